@@ -1,0 +1,58 @@
+# d365sync. `make help` lists the targets. Needs Python 3.11 or newer and nothing else; PYTHON=… names another one.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BASE := $(VENV)/.base
+DEV := $(VENV)/.dev
+PYTEST_ARGS ?=
+MAKEFLAGS += --no-print-directory
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lint types contracts docs lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+setup: $(BASE)  ## make .venv with d365sync in it
+demo: $(BASE)  ## the main job on the demo organization, from nothing
+	@$(BIN)/python fixtures/demo.py
+
+test: $(DEV)  ## the tests
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(DEV)  ## what CI runs: format, lint, types, contracts, tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(MAKE) test
+
+format: $(DEV)  ## put the code into shape
+	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .
+
+lint: $(DEV)  ## lint, types and import contracts
+	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+docs: $(BASE)  ## write the generated documents again
+	@$(BIN)/python -m d365sync.config_template > config/d365sync.sample.toml
+
+lock: $(DEV)  ## pin every dependency again, with hashes
+	@$(BIN)/pip install -q uv
+	@for f in base dev; do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		--upgrade requirements/$$f.in -o requirements/$$f.txt; done
+
+clean:  ## remove the virtual environment and what the demo left
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .hypothesis
+
+$(BASE): requirements/base.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit("d365sync needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@echo "installing d365sync into $(VENV)"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/base.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(DEV): $(BASE) requirements/dev.txt
+	@echo "installing what the tests need"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
