@@ -1,0 +1,72 @@
+"""Which columns a query needs, so that the mirror pulls those and no others.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Link, conditions_of, joined_of, quantified_of
+from d365sync.core.fetchxml.names import companion_owner, find_column, hierarchy_of, split_reference
+from d365sync.core.fetchxml.operators import HIERARCHY_OPERATORS
+from d365sync.core.schema import Schema
+
+
+def columns_used(fetch: Fetch, schema: Schema) -> Mapping[str, frozenset[str]]:
+    """Return, by table, the columns that decide which rows take part: keys, conditions, joins, hierarchies.
+
+    A condition on a ``<lookup>type`` companion counts as the lookup itself. The query is taken to have passed
+    :func:`~d365sync.core.fetchxml.check.check_fetch`; selected and sorted columns are not among them.
+
+    Raises:
+        SchemaError: the query names a table that the schema does not have.
+    """
+    collector = _Collector(schema)
+    labels = {link.label: link.name for link in joined_of(fetch.links)}
+    collector.add(fetch.entity, schema.table(fetch.entity).primary_id)
+    collector.filter(fetch.filter, fetch.entity, labels)
+    collector.links(fetch.links, fetch.entity)
+    return {table: frozenset(columns) for table, columns in collector.found.items()}
+
+
+class _Collector:
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self.found: defaultdict[str, set[str]] = defaultdict(set)
+
+    def add(self, table: str, column: str) -> None:
+        owner = companion_owner(self._schema.table(table), column)
+        known = column in self._schema.table(table).columns
+        self.found[table].add(column if known or owner is None else owner.logical_name)
+
+    def links(self, links: Iterable[Link], parent: str) -> None:
+        for link in links:
+            self.add(parent, link.to)
+            self.add(link.name, link.from_)
+            self.add(link.name, self._schema.table(link.name).primary_id)
+            self.filter(link.filter, link.name, {link.label: link.name})
+            self.links(link.links, link.name)
+
+    def filter(self, node: Filter | None, table: str, labels: Mapping[str, str]) -> None:
+        for condition in conditions_of(node):
+            self._condition(condition, table, labels)
+        self.links(quantified_of(node), table)
+
+    def _condition(self, condition: Condition, own: str, labels: Mapping[str, str]) -> None:
+        table = own if condition.entityname is None else labels[condition.entityname]
+        self.add(table, condition.attribute)
+        if condition.valueof is not None:
+            label, name = split_reference(condition.valueof)
+            self.add(own if label is None else labels[label], name)
+        if condition.operator in HIERARCHY_OPERATORS:
+            self._hierarchy(table, condition.attribute)
+
+    def _hierarchy(self, table: str, attribute: str) -> None:
+        holder = self._schema.table(table)
+        column = find_column(holder, attribute)
+        target = None if column is None else hierarchy_of(holder, column, self._schema)
+        if target is not None and target.hierarchy_parent is not None:
+            self.add(target.logical_name, target.primary_id)
+            self.add(target.logical_name, target.hierarchy_parent)
