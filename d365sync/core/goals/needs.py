@@ -1,0 +1,89 @@
+"""Which tables and columns the goals need: the goals say what to pull, never a fixed list.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from d365sync.core.fetchxml.ast import Fetch, Filter, Link
+from d365sync.core.fetchxml.check import columns_used
+from d365sync.core.fetchxml.parse import parse_fetch
+from d365sync.core.goals.goal import Goal, GoalBook, RollupField
+from d365sync.core.goals.participation import Group, parent_table
+from d365sync.core.schema import Schema
+from d365sync.errors import FetchXmlError, SchemaError
+
+EXPLAIN_COLUMNS = ("ownerid", "transactioncurrencyid")
+"""Shown beside every record behind a number, where the table has them."""
+
+
+def goals_to_compute(book: GoalBook) -> tuple[Goal, ...]:
+    """Return the goals that have an own part to compute: open, and not rolled up only from children."""
+    return tuple(goal for goal in book.goals.values() if goal.is_open and not goal.only_from_children)
+
+
+def tables_named(book: GoalBook) -> frozenset[str]:
+    """Return every table that the rollup fields and rollup queries of the open goals name.
+
+    What cannot be read (a malformed query, an unnamed parent) names nothing here; grouping reports it.
+    """
+    names: set[str] = set()
+    for goal in goals_to_compute(book):
+        metric = book.metric_of(goal)
+        for field in metric.fields if metric else ():
+            names.add(field.source_entity)
+            names.add(field.date_entity)
+            if field.state_of_parent:
+                names.update(_parent(field))
+        for query_id in goal.queries.values():
+            names.update(_tables_of(book.queries[query_id].fetchxml) if query_id in book.queries else ())
+    return frozenset(name for name in names if name)
+
+
+def columns_needed(groups: Iterable[Group], schema: Schema) -> Mapping[str, frozenset[str]]:
+    """Return the columns each table must be mirrored with to compute the groups and explain their records.
+
+    The key is not among them.
+    """
+    needed: dict[str, set[str]] = defaultdict(set)
+    for group in groups:
+        for table, columns in columns_used(group.fetch, schema).items():
+            needed[table].update(columns)
+        needed[group.table].update(column.logical_name for column in (group.value, group.base) if column)
+    for name, wanted in needed.items():
+        shown = schema.table(name)
+        wanted.update(column for column in EXPLAIN_COLUMNS if column in shown.columns)
+        if shown.primary_name:
+            wanted.add(shown.primary_name)
+    return {name: frozenset(columns) for name, columns in needed.items()}
+
+
+def _parent(field: RollupField) -> set[str]:
+    try:
+        return {parent_table(field)}
+    except SchemaError:
+        return set()
+
+
+def _tables_of(fetchxml: str) -> set[str]:
+    try:
+        return _named_in(parse_fetch(fetchxml))
+    except FetchXmlError:
+        return set()
+
+
+def _named_in(fetch: Fetch) -> set[str]:
+    names = {fetch.entity}
+    pending: list[Link | Filter] = [*fetch.links, *([fetch.filter] if fetch.filter else [])]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Link):
+            names.add(node.name)
+            pending.extend([node.filter] if node.filter else [])
+        else:
+            pending.extend(node.filters)
+        pending.extend(node.links)
+    return names

@@ -1,0 +1,171 @@
+"""What to write back, as a value: the plan that is printed, tested, guarded and then applied.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+from d365sync.core.goals.goal import VALUE_COLUMNS, Goal, GoalBook, Number
+from d365sync.core.goals.rollup import GoalTotals, Rollup
+from d365sync.core.problems import Severity
+
+PERCENTAGE = "percentage"
+
+
+class SkipReason(StrEnum):
+    """Why a goal is left alone."""
+
+    OVERRIDDEN = "overridden by a person"
+    CLOSED = "closed"
+    PROBLEM = "problem"
+    CONFLICT = "changed meanwhile"
+    GONE = "deleted meanwhile"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChange:
+    """One column that differs: what Dataverse holds, what we computed, and why they differ in one phrase.
+
+    ``difference`` is ours minus native with a missing native value taken as 0; None when we write no value.
+    """
+
+    column: str
+    native: Number | None
+    ours: Number | None
+    why: str
+
+    @property
+    def difference(self) -> Number | None:
+        """Return ours minus native; None when ours is None."""
+        return None if self.ours is None else self.ours - (self.native or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class GoalWrite:
+    """The changes of one goal, to be sent as one request that holds only if the goal still has ``etag``."""
+
+    goal_id: str
+    title: str
+    etag: str
+    changes: tuple[ColumnChange, ...]
+    after: Mapping[str, Number | None] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A goal left alone, with the reason in a word and in a sentence."""
+
+    goal_id: str
+    title: str
+    reason: SkipReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WritePlan:
+    """Everything one push would do. ``unchanged`` counts the goals whose columns are right already."""
+
+    writes: tuple[GoalWrite, ...]
+    skips: tuple[Skip, ...]
+    unchanged: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not self.writes
+
+
+def is_ours(goal: Goal, written: Sequence[Mapping[str, Number | None]]) -> bool:
+    """Say whether an override on a goal is one that we wrote and nobody changed since.
+
+    ``written`` holds the nine columns as our writes may have left them, empty when we never wrote the goal.
+    """
+    return any(all(_same(goal.native.get(name), one.get(name)) for name in VALUE_COLUMNS) for one in written)
+
+
+def overridden_by_person(
+    goals: Iterable[Goal], written: Mapping[str, Sequence[Mapping[str, Number | None]]]
+) -> frozenset[str]:
+    """Return the open goals that somebody else overrode: their columns are never touched."""
+    return frozenset(
+        goal.id for goal in goals if goal.is_open and goal.is_overridden and not is_ours(goal, written.get(goal.id, ()))
+    )
+
+
+def plan_writes(book: GoalBook, rollup: Rollup, theirs: frozenset[str]) -> WritePlan:
+    """Compare every goal with our numbers; goals in title order.
+
+    ``theirs`` are the goals overridden by a person.
+    """
+    blocked = {p.goal_id: p.message for p in rollup.problems if p.severity is Severity.BLOCKING}
+    writes: list[GoalWrite] = []
+    skips: list[Skip] = []
+    unchanged = 0
+    for goal in sorted(book.goals.values(), key=lambda one: (one.title, one.id)):
+        step = _step(goal, rollup.totals.get(goal.id), theirs, blocked.get(goal.id))
+        if isinstance(step, GoalWrite):
+            writes.append(step)
+        elif isinstance(step, Skip):
+            skips.append(step)
+        else:
+            unchanged += 1
+    return WritePlan(tuple(writes), tuple(skips), unchanged)
+
+
+def plan_goal(goal: Goal, totals: GoalTotals) -> GoalWrite | None:
+    """Return the write that makes a goal's columns ours; None when they are already."""
+    changes = [
+        ColumnChange(column, goal.native.get(column), totals.totals[column], _why(goal, totals.totals[column]))
+        for column in VALUE_COLUMNS
+        if not _same(goal.native.get(column), totals.totals[column])
+    ]
+    if not _same(goal.percentage, totals.percentage):
+        changes.append(ColumnChange(PERCENTAGE, goal.percentage, totals.percentage, "follows actual and target"))
+    if not changes:
+        return None
+    return GoalWrite(goal.id, goal.title, goal.etag, tuple(changes), dict(totals.totals))
+
+
+def override_body(write: GoalWrite, now: dt.datetime) -> dict[str, object]:
+    """Return the columns to send: the changes, both override flags, and the time of this rollup.
+
+    Source: Roll up goal totals (isoverride in the same request, isoverridden to keep the value).
+    """
+    body: dict[str, object] = {change.column: change.ours for change in write.changes}
+    return {"isoverride": True, "isoverridden": True, **body, "lastrolledupdate": now}
+
+
+def _step(
+    goal: Goal, totals: GoalTotals | None, theirs: frozenset[str], blocked: str | None
+) -> GoalWrite | Skip | None:
+    if not goal.is_open:
+        return Skip(goal.id, goal.title, SkipReason.CLOSED, f"'{goal.title}' is closed; Dataverse keeps it read-only")
+    if goal.id in theirs:
+        return Skip(
+            goal.id, goal.title, SkipReason.OVERRIDDEN, f"'{goal.title}' was overridden by a person; left as it is"
+        )
+    if totals is None:
+        return Skip(goal.id, goal.title, SkipReason.PROBLEM, blocked or f"'{goal.title}' could not be computed")
+    return plan_goal(goal, totals)
+
+
+def _same(left: Number | None, right: Number | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    return Decimal(left) == Decimal(right)
+
+
+def _why(goal: Goal, ours: Number | None) -> str:
+    if ours is None:
+        return "no rollup field feeds this column"
+    if goal.is_overridden:
+        return "records changed since d365sync wrote it"
+    if goal.rolled_up_at is None:
+        return "never rolled up"
+    return f"last rolled up {goal.rolled_up_at:%Y-%m-%d %H:%M}Z"
