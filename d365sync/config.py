@@ -1,0 +1,319 @@
+"""The configuration: TOML plus environment, validated as a whole, every fault reported at once.
+
+Each key is also an environment variable, ``D365SYNC_SECTION__KEY``, which wins over the file. Unknown keys are
+faults, with a suggestion. Relative paths are relative to the file.
+
+IO: files, environment.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from d365sync.core.goals.rollup import ClosedChild, OverriddenChild, Rounding
+from d365sync.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "D365SYNC_"
+FILE_NAME = "d365sync.toml"
+DEFAULT_CONFIG = "D365SYNC_CONFIG"
+
+_DURATION = re.compile(r"(\d+)\s*(s|m|h|d)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_GUID = r"^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"
+
+
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("must be a duration such as 30s, 5m, 2h or 1d")
+    return int(match.group(1)) * _SECONDS[match.group(2)]
+
+
+def _https(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "https" or not parts.hostname:
+        raise ValueError("must be an address that begins with https://")
+    return value.rstrip("/")
+
+
+def _https_or_empty(value: str) -> str:
+    return _https(value) if value else value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("must be an IANA time zone such as Europe/Berlin or Asia/Tehran") from None
+    return value
+
+
+Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=0)]
+HttpsUrl = Annotated[str, AfterValidator(_https)]
+OptionalHttpsUrl = Annotated[str, AfterValidator(_https_or_empty)]
+ZoneName = Annotated[str, AfterValidator(_zone)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class DataverseSection(_Section):
+    """Where the organization is and how to sign in."""
+
+    url: HttpsUrl
+    tenant_id: Annotated[str, Field(min_length=1)]
+    client_id: Annotated[str, Field(pattern=_GUID)]
+    auth: Literal["client_secret", "certificate", "managed_identity", "device_code"] = "client_secret"
+    client_secret: str = ""
+    certificate: str = ""
+    certificate_password: str = ""
+    authority: OptionalHttpsUrl = ""
+    ca_bundle: str = ""
+    page_size: Annotated[int, Field(ge=1, le=5000)] = 5000
+    timeout: Duration = 120
+    retry_budget: Duration = 300
+
+    @model_validator(mode="after")
+    def _has_what_its_auth_needs(self) -> DataverseSection:
+        needed = {"client_secret": "client_secret", "certificate": "certificate"}.get(self.auth)
+        if needed is None:
+            raise ValueError(f'auth = "{self.auth}" is not available in this version; use client_secret or certificate')
+        if not getattr(self, needed):
+            raise ValueError(f'auth = "{self.auth}" needs the key {needed}')
+        return self
+
+
+class StorageSection(_Section):
+    """Where the mirror (disposable) and the journal (not disposable) are kept."""
+
+    mirror: str = "sqlite:///mirror.db"
+    journal: str = "sqlite:///journal.db"
+
+
+class PullSection(_Section):
+    """How tables without change tracking are read."""
+
+    reread_up_to: Annotated[int, Field(ge=0)] = 1000
+    overlap: Duration = 600
+    sweep_every: Duration = 3600
+
+
+class WritebackSection(_Section):
+    """Whether and how results are written to the goals."""
+
+    mode: Literal["plan", "override", "columns", "recalculate"] = "plan"
+
+    @model_validator(mode="after")
+    def _is_available(self) -> WritebackSection:
+        if self.mode in ("columns", "recalculate"):
+            raise ValueError(f'mode = "{self.mode}" is not available in this version; use plan or override')
+        return self
+
+
+class RollupSection(_Section):
+    """How goals are computed where the platform leaves a choice."""
+
+    time_zone: ZoneName = "UTC"
+    closed_child: ClosedChild = ClosedChild.STORED
+    overridden_child: OverriddenChild = OverriddenChild.STORED
+    percentage_rounding: Rounding = Rounding.HALF_UP
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The zone in which goal days begin and end."""
+        return ZoneInfo(self.time_zone)
+
+
+class DaemonSection(_Section):
+    """The service; read by the daemon."""
+
+    every: Duration = 300
+    listen: str = "127.0.0.1:8365"
+
+
+class Config(_Section):
+    """One frozen configuration. ``folder`` is where relative paths start; ``path`` the file, None without one."""
+
+    dataverse: DataverseSection
+    storage: StorageSection = StorageSection()
+    pull: PullSection = PullSection()
+    writeback: WritebackSection = WritebackSection()
+    rollup: RollupSection = RollupSection()
+    daemon: DaemonSection = DaemonSection()
+    folder: Path = Path()
+    path: Path | None = None
+
+    def resolve(self, path: str) -> Path:
+        """Return a path of the configuration as an absolute one."""
+        return (self.folder / Path(path).expanduser()).absolute()
+
+    def database_url(self, url: str) -> str:
+        """Return a database URL with a relative SQLite path made absolute."""
+        prefix = "sqlite:///"
+        return prefix + str(self.resolve(url.removeprefix(prefix))) if url.startswith(prefix) else url
+
+
+def find_file(explicit: str | None, environ: Mapping[str, str], folder: Path) -> Path:
+    """Return the configuration file: the one named, else ``./d365sync.toml``, else the platform's folder.
+
+    Raises:
+        ConfigError: the file named is not there, or none is found.
+    """
+    named = explicit or environ.get(DEFAULT_CONFIG)
+    if named:
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise ConfigError(
+                f"there is no configuration file {path}", hint="name another with --config, or run `d365sync init`"
+            )
+        return path
+    for path in (folder / FILE_NAME, platform_folder(environ) / FILE_NAME):
+        if path.is_file():
+            return path
+    raise ConfigError(
+        f"there is no {FILE_NAME} here or in {platform_folder(environ)}",
+        hint="run `d365sync init` to write one, or name it with --config",
+    )
+
+
+def platform_folder(environ: Mapping[str, str]) -> Path:
+    """Return the machine's configuration folder: d365sync in ``%ProgramData%``, or ``/etc/d365sync``."""
+    if sys.platform == "win32":
+        return Path(environ.get("ProgramData", r"C:\ProgramData")) / "d365sync"
+    return Path("/etc/d365sync")
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read one configuration file and the environment over it.
+
+    Raises:
+        ConfigError: unreadable, not TOML, or anything in it is wrong; lists every fault.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    return parse(document, environ, folder=path.absolute().parent, path=path)
+
+
+def parse(
+    document: Mapping[str, object], environ: Mapping[str, str], *, folder: Path, path: Path | None = None
+) -> Config:
+    """Validate a configuration document with the environment over it.
+
+    Raises:
+        ConfigError: anything in it is wrong; lists every fault.
+    """
+    merged = {name: dict(value) if isinstance(value, dict) else value for name, value in document.items()}
+    problems = _merge_environment(merged, environ)
+    problems += [_unknown(name, _sections()) for name in merged if name not in _sections()]
+    known = {name: value for name, value in merged.items() if name in _sections()}
+    try:
+        config = Config.model_validate({**known, "folder": folder, "path": path})
+    except ValidationError as error:
+        problems += [_describe(dict(one)) for one in error.errors(include_url=False, include_input=False)]
+    if problems:
+        where = str(path) if path else "the configuration"
+        raise ConfigError(f"{where} has {_count(problems)}: {'; '.join(problems)}", problems=problems)
+    return config
+
+
+def resolve_secret(reference: str, environ: Mapping[str, str], folder: Path) -> str:
+    """Return the secret behind ``env:NAME``, ``file:PATH`` or the text itself.
+
+    Raises:
+        ConfigError: the variable or the file is not there, or empty. Never shows a secret.
+    """
+    scheme, _, rest = reference.partition(":")
+    if scheme == "env":
+        secret, source = environ.get(rest, ""), f"environment variable {rest}"
+    elif scheme == "file":
+        path = folder / Path(rest).expanduser()
+        try:
+            secret, source = path.read_text(encoding="utf-8").strip(), f"file {path}"
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the secret file {path} cannot be read: {getattr(error, 'strerror', error)}") from None
+    elif scheme == "keyring":
+        raise ConfigError("secrets from a keyring are not available in this version", hint="use env:NAME or file:PATH")
+    else:
+        return reference
+    if not secret:
+        raise ConfigError(f"the {source} that should hold the secret is empty or not set", hint=f"set {source}")
+    return secret
+
+
+def is_literal_secret(reference: str) -> bool:
+    """Say whether the configuration holds the secret itself rather than a reference to it."""
+    return bool(reference) and reference.partition(":")[0] not in ("env", "file", "keyring")
+
+
+def local_date(now: dt.datetime, zone: ZoneInfo) -> dt.date:
+    """Return today's date in a zone."""
+    return now.astimezone(zone).date()
+
+
+def _sections() -> list[str]:
+    return [name for name in Config.model_fields if name not in ("folder", "path")]
+
+
+def _merge_environment(document: dict[str, object], environ: Mapping[str, str]) -> list[str]:
+    problems: list[str] = []
+    for variable, value in sorted(environ.items()):
+        section, separator, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        if not variable.startswith(ENVIRONMENT_PREFIX) or not separator:
+            continue
+        if section not in _sections():
+            problems.append(f"{variable}: {_unknown(section, _sections())}")
+            continue
+        target = document.setdefault(section, {})
+        if isinstance(target, dict):
+            target[key] = value
+    return problems
+
+
+def _describe(error: Mapping[str, object]) -> str:
+    location = error["loc"]
+    path = [str(part) for part in location] if isinstance(location, tuple) else []
+    name = ".".join(path) or "configuration"
+    if error["type"] == "extra_forbidden":
+        return _unknown(name, _keys(path[0])) if path else "unknown key"
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    return f"{name}: {_plain(str(error['msg']))}"
+
+
+def _keys(section: str) -> list[str]:
+    annotation = Config.model_fields[section].annotation if section in Config.model_fields else None
+    models = [model for model in (annotation, *get_args(annotation)) if isinstance(model, type)]
+    return [f"{section}.{key}" for model in models if issubclass(model, BaseModel) for key in model.model_fields]
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"unknown key {name}" + (f" (did you mean {close[0]}?)" if close else "")
+
+
+def _plain(message: str) -> str:
+    text = message.removeprefix("Value error, ")
+    return text[0].lower() + text[1:] if text else text
+
+
+def _count(problems: list[str]) -> str:
+    return "1 fault" if len(problems) == 1 else f"{len(problems)} faults"

@@ -1,0 +1,100 @@
+"""The complete, commented configuration that ``init`` writes and ``config/d365sync.sample.toml`` shows.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+DEFAULTS: Mapping[str, str] = {
+    "url": "https://contoso.crm4.dynamics.com",
+    "tenant_id": "00000000-0000-0000-0000-000000000000",
+    "client_id": "00000000-0000-0000-0000-000000000000",
+    "auth": "client_secret",
+    "client_secret": "env:D365SYNC_CLIENT_SECRET",
+    "certificate": "",
+    "authority": "",
+    "ca_bundle": "",
+    "mirror": "sqlite:///mirror.db",
+    "journal": "sqlite:///journal.db",
+    "mode": "plan",
+    "time_zone": "UTC",
+}
+
+TEMPLATE = """\
+# d365sync configuration. Every key may also be given as an environment variable D365SYNC_SECTION__KEY,
+# which wins over this file. Relative paths are relative to this file. Check it with `d365sync doctor`.
+
+[dataverse]
+# The organization's address, as in the browser, without a path.
+url = {url}
+# Microsoft Entra tenant (directory) id, and the application (client) id of the app registration.
+tenant_id = {tenant_id}
+client_id = {client_id}
+# How to sign in: client_secret or certificate.
+auth = {auth}
+# For client_secret: where the secret is, env:NAME or file:PATH.
+client_secret = {client_secret}
+# For certificate: a PEM file with private key and certificate, or a PFX file; and its password (env:NAME or file:PATH).
+certificate = {certificate}
+certificate_password = ""
+# Only for the emulator or AD FS: the sign-in authority. Empty: chosen by the organization's cloud.
+authority = {authority}
+# Further trust anchors (PEM), for a private CA. TLS verification cannot be switched off.
+ca_bundle = {ca_bundle}
+# Rows per page (1 to 5000), time-out of one request, and how long a failing request is repeated.
+page_size = 5000
+timeout = "120s"
+retry_budget = "5m"
+
+[storage]
+# The mirror is a copy and may be deleted at any time. The journal is not: back it up.
+# sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE
+mirror = {mirror}
+journal = {journal}
+
+[pull]
+# Tables without change tracking: up to this many rows they are read whole in every cycle,
+reread_up_to = 1000
+# larger ones by modifiedon, looking back by this overlap, with a search for deleted rows now and then.
+overlap = "10m"
+sweep_every = "1h"
+
+[writeback]
+# plan: compute and show, write nothing. override: write goals, with the override flags set.
+mode = {mode}
+
+[rollup]
+# IANA time zone in which goal days begin and end: that of the people who make the goals.
+time_zone = {time_zone}
+# What a closed child goal adds to its parent: stored (the value Dataverse holds) or excluded.
+closed_child = "stored"
+# What a child goal that a person overrode adds to its parent: stored or recomputed.
+overridden_child = "stored"
+# How the percentage becomes a whole number: half_up or half_even.
+percentage_rounding = "half_up"
+
+[daemon]
+# How often the service runs a cycle, and where it answers health checks.
+every = "5m"
+listen = "127.0.0.1:8365"
+"""
+
+
+def render(values: Mapping[str, str]) -> str:
+    """Return the configuration text with these values over the defaults; empty values keep the default.
+
+    Raises:
+        KeyError: a value for something the template does not have.
+    """
+    unknown = set(values) - set(DEFAULTS)
+    if unknown:
+        raise KeyError(", ".join(sorted(unknown)))
+    merged = {**DEFAULTS, **{name: value for name, value in values.items() if value}}
+    return TEMPLATE.format(**{name: json.dumps(value, ensure_ascii=False) for name, value in merged.items()})
+
+
+if __name__ == "__main__":
+    print(render({}), end="")  # noqa: T201 - `make docs` keeps the sample file

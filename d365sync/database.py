@@ -1,0 +1,75 @@
+"""Opening a database by URL: SQLite by default, PostgreSQL by another URL.
+
+Serves the mirror and the journal; each maps failures to its own error.
+
+IO: SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from d365sync.errors import ConfigError, D365SyncError
+
+BUSY_TIMEOUT_MS = 30_000
+
+
+def open_engine(url: str, *, durable: bool) -> Engine:
+    """Return an engine; ``durable`` makes every commit reach the disk before it counts.
+
+    Raises:
+        ConfigError: the URL is not one of a database that can be used.
+    """
+    try:
+        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigError(
+            f"the database URL {url.partition('@')[2] or url.partition(':')[0]} cannot be used: {error}",
+            hint='use sqlite:///FILE, or postgresql+psycopg://USER@HOST/DB with `pip install "d365sync[postgresql]"`',
+        ) from None
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine, "FULL" if durable else "NORMAL")
+    elif engine.dialect.name != "postgresql":
+        raise ConfigError(f"databases of kind {engine.dialect.name} are not supported", hint="use SQLite or PostgreSQL")
+    return engine
+
+
+@contextmanager
+def transaction(engine: Engine, failure: Callable[[str], D365SyncError]) -> Iterator[Connection]:
+    """Open one transaction; commit at the end, roll back on any exception.
+
+    Raises:
+        D365SyncError: ``failure`` of the database's own message.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise failure(_first_line(error)) from error
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
+    """Let SQLAlchemy, not the driver, begin transactions, so that DDL and reads are inside them too."""
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute(f"PRAGMA synchronous = {synchronous}")
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")

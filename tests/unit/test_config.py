@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from d365sync.config import find_file, load, parse, resolve_secret
+from d365sync.config_template import render
+from d365sync.core.goals.rollup import ClosedChild
+from d365sync.errors import ConfigError
+
+FOLDER = Path("/somewhere")
+REMOTE = {
+    "url": "https://contoso.crm4.dynamics.com/",
+    "tenant_id": "00000000-0000-0000-0000-000000000000",
+    "client_id": "00000000-0000-0000-0000-000000000000",
+    "client_secret": "env:SECRET",
+}
+
+
+def problems(document: dict[str, object], environ: dict[str, str] | None = None) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        parse(document, environ or {}, folder=FOLDER)
+    assert caught.value.exit_code == 2
+    return caught.value.problems
+
+
+def test_the_smallest_configuration_has_safe_defaults() -> None:
+    config = parse({"dataverse": REMOTE}, {}, folder=FOLDER)
+    assert config.writeback.mode == "plan"
+    assert config.rollup.time_zone == "UTC"
+    assert config.dataverse.url == "https://contoso.crm4.dynamics.com"
+    assert config.database_url(config.storage.mirror) == "sqlite:////somewhere/mirror.db"
+
+
+def test_every_fault_is_reported_at_once() -> None:
+    document = {
+        "dataverse": {**REMOTE, "url": "http://x", "client_id": "1"},
+        "rollup": {"time_zone": "Mars/Olympus"},
+        "writeback": {"mood": "plan"},
+    }
+    found = "; ".join(problems(document))
+    for name in ("dataverse.url", "dataverse.client_id", "rollup.time_zone", "writeback.mood"):
+        assert name in found
+
+
+def test_unknown_keys_come_with_a_suggestion() -> None:
+    assert problems({"dataverse": {**REMOTE, "tenantid": "x"}}) == (
+        "unknown key dataverse.tenantid (did you mean dataverse.tenant_id?)",
+    )
+    assert problems({"dataverse": REMOTE, "storge": {}}) == ("unknown key storge (did you mean storage?)",)
+
+
+def test_a_missing_key_is_named() -> None:
+    document = {name: value for name, value in REMOTE.items() if name != "tenant_id"}
+    assert problems({"dataverse": document}) == ("dataverse.tenant_id is missing",)
+
+
+def test_the_environment_wins_over_the_file() -> None:
+    environ = {"D365SYNC_WRITEBACK__MODE": "override", "D365SYNC_DAEMON__EVERY": "2h", "D365SYNC_CONFIG": "ignored"}
+    config = parse({"dataverse": REMOTE, "writeback": {"mode": "plan"}}, environ, folder=FOLDER)
+    assert config.writeback.mode == "override"
+    assert config.daemon.every == 7200
+
+
+def test_a_mistyped_environment_variable_is_a_fault() -> None:
+    assert "D365SYNC_WRITBACK__MODE" in problems({"dataverse": REMOTE}, {"D365SYNC_WRITBACK__MODE": "plan"})[0]
+
+
+@pytest.mark.parametrize("mode", ["columns", "recalculate"])
+def test_a_mode_of_a_later_version_is_refused_by_name(mode: str) -> None:
+    assert f'mode = "{mode}" is not available' in problems({"dataverse": REMOTE, "writeback": {"mode": mode}})[0]
+
+
+@pytest.mark.parametrize(
+    ("auth", "missing"),
+    [("client_secret", "client_secret"), ("certificate", "certificate"), ("device_code", "not available")],
+)
+def test_each_way_in_says_what_it_needs(auth: str, missing: str) -> None:
+    assert missing in problems({"dataverse": {**REMOTE, "client_secret": "", "auth": auth}})[0]
+
+
+def test_a_fault_never_shows_a_value_that_may_be_secret() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse({"dataverse": {**REMOTE, "client_secret": ["hunter2"]}}, {}, folder=FOLDER)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_broken_toml_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "d365sync.toml"
+    path.write_text("[dataverse\n")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        load(path, {})
+
+
+def test_the_file_is_found_by_option_environment_or_folder(tmp_path: Path) -> None:
+    here = tmp_path / "d365sync.toml"
+    here.write_text("")
+    other = tmp_path / "other.toml"
+    other.write_text("")
+    assert find_file(None, {}, tmp_path) == here
+    assert find_file(None, {"D365SYNC_CONFIG": str(other)}, tmp_path) == other
+    assert find_file(str(other), {"D365SYNC_CONFIG": str(here)}, tmp_path) == other
+    with pytest.raises(ConfigError, match="there is no configuration file"):
+        find_file(str(tmp_path / "gone.toml"), {}, tmp_path)
+
+
+def test_secrets_by_reference(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from-file\n")
+    assert resolve_secret("env:NAME", {"NAME": "from-env"}, tmp_path) == "from-env"
+    assert resolve_secret("file:secret", {}, tmp_path) == "from-file"
+    assert resolve_secret("itself", {}, tmp_path) == "itself"
+
+
+@pytest.mark.parametrize("reference", ["env:GONE", "file:gone", "keyring:a/b"])
+def test_a_secret_that_is_not_there_is_said_by_name(reference: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"GONE|gone|keyring"):
+        resolve_secret(reference, {}, tmp_path)
+
+
+def test_the_template_is_a_complete_configuration_and_the_sample_is_it() -> None:
+    config = parse(tomllib.loads(render({})), {}, folder=FOLDER)
+    assert config.rollup.closed_child is ClosedChild.STORED
+    document = tomllib.loads(render({}))
+    for section, keys in config.model_dump(exclude={"folder", "path"}).items():
+        assert set(document[section]) == set(keys), section
+    sample = Path(__file__).parents[2] / "config" / "d365sync.sample.toml"
+    assert sample.read_text(encoding="utf-8") == render({}), "run `make docs`"
+
+
+def test_the_templates_values_are_the_defaults() -> None:
+    document = tomllib.loads(render({}))
+    shown = parse(document, {}, folder=FOLDER).model_dump(exclude={"dataverse"})
+    smallest = parse({"dataverse": REMOTE}, {}, folder=FOLDER).model_dump(exclude={"dataverse"})
+    assert shown == smallest
