@@ -1,0 +1,335 @@
+"""The Web API client: signed, retried, paged; reads typed rows, writes with ``If-Match``.
+
+The seam is the ``requests`` session: tests mount the emulator on it, nothing is patched.
+
+Source: Compose HTTP requests and handle errors; Query data; Use change tracking; Conditional operations.
+
+IO: HTTP.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import structlog
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3.util.ssl_ import create_urllib3_context
+
+from d365sync import __version__
+from d365sync.core.schema import Table
+from d365sync.core.values import Value, format_instant
+from d365sync.dataverse.auth import TokenSource, no_answer
+from d365sync.dataverse.retry import RetryPolicy
+from d365sync.dataverse.wire import (
+    LOOKUP_LOGICAL_NAME,
+    Page,
+    RowReader,
+    check_link,
+    decode_object,
+    encode_body,
+    error_of,
+    read_page,
+    request_id,
+    select_clause,
+)
+from d365sync.errors import AuthError, ConfigError, ProtocolError, RetryableError
+
+log = structlog.get_logger(__name__)
+
+API_PATH = "/api/data/v9.2"
+MAX_BODY_BYTES = 256 * 1024 * 1024
+CHUNK_BYTES = 256 * 1024
+STRANGER_ATTEMPTS = 3
+"""Attempts at a host that has never answered: its address is more likely wrong than its network down."""
+HEADERS = {
+    "Accept": "application/json",
+    "OData-MaxVersion": "4.0",
+    "OData-Version": "4.0",
+    "If-None-Match": "null",
+    "User-Agent": f"d365sync/{__version__}",
+}
+"""Sent with every request. Source: Compose HTTP requests (If-None-Match: null defeats caching)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer: status, headers (any case) and the whole body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a run has cost so far."""
+
+    requests: int = 0
+    bytes: int = 0
+
+
+class TrustingAdapter(HTTPAdapter):
+    """Verifies servers by the usual trust anchors and by further ones."""
+
+    def __init__(self, ca_bundle: str) -> None:
+        self._context = create_urllib3_context()
+        self._context.load_verify_locations(ca_bundle)
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the connection pool with our TLS context; requests adds the usual anchors to it."""
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the pool of a proxy with our TLS context."""
+        return super().proxy_manager_for(*args, ssl_context=self._context, **kwargs)
+
+
+def make_session(ca_bundle: str | None) -> requests.Session:
+    """Return a session that verifies TLS (with further trust anchors if given) and keeps no cookies.
+
+    Affinity cookies would tie every request to one server. Source: Send parallel requests.
+
+    Raises:
+        ConfigError: the file holds no certificates.
+    """
+    session = requests.Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    if ca_bundle:
+        try:
+            session.mount("https://", TrustingAdapter(ca_bundle))
+        except (OSError, ValueError):
+            raise ConfigError(f"the file of dataverse.ca_bundle, {ca_bundle}, holds no usable certificate") from None
+    return session
+
+
+class DataverseClient:
+    """One organization, one identity. ``url`` is the organization's address, without path."""
+
+    def __init__(
+        self,
+        session: requests.Session,
+        url: str,
+        tokens: TokenSource,
+        *,
+        retry: RetryPolicy,
+        page_size: int = 5000,
+        timeout_s: float = 120,
+    ) -> None:
+        self._session = session
+        self._tokens = tokens
+        self._retry = retry
+        self._page_size = page_size
+        self._timeout_s = timeout_s
+        self.api_root = f"{url.rstrip('/')}{API_PATH}"
+        self.usage = Usage()
+        self._answered = False
+
+    def who_am_i(self) -> tuple[Mapping[str, Any], dt.datetime | None]:
+        """Return the WhoAmI answer and the server's clock, None when it does not tell.
+
+        Raises:
+            RemoteError: as every call of this class.
+        """
+        answer = self.get("WhoAmI")
+        date = answer.headers.get("Date")
+        try:
+            server_now = parsedate_to_datetime(date) if date else None
+        except ValueError:
+            server_now = None
+        return decode_object(answer.body), server_now
+
+    def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+        """GET a path below the API root.
+
+        Raises:
+            RemoteError: refused, or no usable answer within the retry budget.
+            ProtocolError: an answer that is not the protocol.
+        """
+        return self._send("GET", f"{self.api_root}/{path}", params=params)
+
+    def rows(self, table: Table, columns: Iterable[str], *, where: str = "", order: str = "") -> Iterator[Page]:
+        """Yield every page of a table; ``where`` and ``order`` are ``$filter`` and ``$orderby`` texts."""
+        params = {"$select": select_clause(table, columns)}
+        if where:
+            params["$filter"] = where
+        if order:
+            params["$orderby"] = order
+        yield from self._pages(table, columns, f"{self.api_root}/{table.entity_set_name}", params, ())
+
+    def tracked_rows(self, table: Table, columns: Iterable[str]) -> Iterator[Page]:
+        """Yield every page of a tracked table; the last page carries the delta link."""
+        params = {"$select": select_clause(table, columns)}
+        address = f"{self.api_root}/{table.entity_set_name}"
+        yield from self._pages(table, columns, address, params, ("odata.track-changes",))
+
+    def changes(self, table: Table, columns: Iterable[str], delta_link: str) -> Iterator[Page]:
+        """Yield the pages of changes since a delta link; the last page carries the next delta link.
+
+        Raises:
+            BookmarkExpiredError: the link is too old; load the table in full.
+        """
+        yield from self._pages(table, columns, check_link(delta_link, self.api_root), None, ("odata.track-changes",))
+
+    def row(self, table: Table, row_id: str, columns: Iterable[str]) -> Mapping[str, Value]:
+        """Return one row.
+
+        Raises:
+            RejectedError: with status 404 when it is not there.
+        """
+        columns = tuple(columns)
+        answer = self._send(
+            "GET",
+            f"{self.api_root}/{table.entity_set_name}({row_id})",
+            params={"$select": select_clause(table, columns)},
+            prefer=_annotations(),
+        )
+        return RowReader(table, columns).read(decode_object(answer.body))
+
+    def update(
+        self, table: Table, row_id: str, body: Mapping[str, object], *, if_match: str, columns: Iterable[str]
+    ) -> Mapping[str, Value]:
+        """Change a row if it still has the etag ``if_match``; return it as it is afterwards.
+
+        Raises:
+            ConflictError: the row changed since.
+            RetryableError: with status None when the outcome is unknown (the connection broke).
+        """
+        columns = tuple(columns)
+        answer = self._send(
+            "PATCH",
+            f"{self.api_root}/{table.entity_set_name}({row_id})",
+            params={"$select": select_clause(table, columns)},
+            body=encode_body(body),
+            prefer=f"return=representation,{_annotations()}",
+            headers={"If-Match": if_match},
+        )
+        return RowReader(table, columns).read(decode_object(answer.body))
+
+    def _pages(
+        self,
+        table: Table,
+        columns: Iterable[str],
+        address: str,
+        params: Mapping[str, str] | None,
+        extra: tuple[str, ...],
+    ) -> Iterator[Page]:
+        columns = tuple(columns)
+        prefer = ",".join([*extra, f"odata.maxpagesize={self._page_size}", _annotations()])
+        seen: set[str] = set()
+        link: str | None = address
+        while link is not None:
+            answer = self._send("GET", link, params=params, prefer=prefer)
+            page = read_page(answer.body, table, columns)
+            params = None
+            yield page
+            link = check_link(page.next_link, self.api_root) if page.next_link else None
+            if link in seen:
+                raise ProtocolError(f"the pages of {table.entity_set_name} go round in a circle")
+            if link is not None:
+                seen.add(link)
+
+    def _send(
+        self,
+        method: str,
+        address: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        prefer: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        all_headers = {**HEADERS, **(headers or {})}
+        if prefer:
+            all_headers["Prefer"] = prefer
+        if body is not None:
+            all_headers["Content-Type"] = "application/json"
+            all_headers.pop("If-None-Match")
+        what = f"{method} {address.removeprefix(self.api_root).partition('?')[0].lstrip('/')}"
+        request = requests.Request(method, address, params=params, data=body, headers=all_headers)
+        failures = itertools.count(1)
+
+        def again(error: RetryableError) -> bool:
+            if not self._answered and error.status is None and next(failures) >= STRANGER_ATTEMPTS:
+                return False
+            return method == "GET" or error.status in (429, 503)
+
+        return self._retry.run(lambda: self._authorized(request, what), again=again)
+
+    def _authorized(self, request: requests.Request, what: str) -> Answer:
+        """Send with a token; after a 401, once more with a fresh one."""
+        try:
+            return self._once(request, what, self._tokens.token())
+        except AuthError as error:
+            if error.status != 401:
+                raise
+            log.info("token.refused", request=what, request_id=error.request_id)
+        try:
+            return self._once(request, what, self._tokens.token(fresh=True))
+        except AuthError as error:
+            if error.status != 401:
+                raise
+            raise AuthError(
+                f"{what}: Dataverse does not accept the access token (HTTP 401)",
+                status=401,
+                request_id=error.request_id,
+                hint="check that url is this organization's address and that tenant_id is its tenant",
+            ) from None
+
+    def _once(self, request: requests.Request, what: str, token: str) -> Answer:
+        prepared = self._session.prepare_request(request)
+        prepared.headers["Authorization"] = f"Bearer {token}"
+        self.usage.requests += 1
+        try:
+            settings = self._session.merge_environment_settings(
+                prepared.url or "", {}, True, self._session.verify, None
+            )
+            response = self._session.send(prepared, timeout=self._timeout_s, allow_redirects=False, **settings)
+            body = _read_body(response)
+        except requests.RequestException as error:
+            raise no_answer(f"{what}: no answer from {self.api_root.split('/')[2]}", error) from None
+        self.usage.bytes += len(body)
+        self._answered = True
+        headers: Mapping[str, str] = CaseInsensitiveDict(response.headers)
+        log.debug(
+            "request.done", request=what, status=response.status_code, size=len(body), request_id=request_id(headers)
+        )
+        if 300 <= response.status_code < 400:
+            raise ProtocolError(f"{what}: the server redirects (HTTP {response.status_code}); not followed")
+        if response.status_code >= 400:
+            raise error_of(response.status_code, headers, body, what)
+        return Answer(response.status_code, headers, body)
+
+
+def modified_since(column: str, instant: dt.datetime) -> str:
+    """Return the ``$filter`` for rows modified at or after an instant."""
+    return f"{column} ge {format_instant(instant)}"
+
+
+def _annotations() -> str:
+    return f'odata.include-annotations="{LOOKUP_LOGICAL_NAME}"'
+
+
+def _read_body(response: requests.Response) -> bytes:
+    """Read the body, decompressed, with a cap that holds while reading.
+
+    Raises:
+        ProtocolError: the body is larger than any answer should be.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    with response:
+        for chunk in response.iter_content(CHUNK_BYTES):
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise ProtocolError(f"the answer is larger than {MAX_BODY_BYTES} bytes; given up")
+            chunks.append(chunk)
+    return b"".join(chunks)

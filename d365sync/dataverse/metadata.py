@@ -1,0 +1,124 @@
+"""Reading table definitions: which columns there are, of which type, and how the table can be followed.
+
+Source: Query table definitions using the Web API (derived column types need a cast).
+
+IO: HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from d365sync.core.schema import LOOKUP_TYPES, Column, ColumnType, DateBehavior, Schema, Table
+from d365sync.dataverse.client import DataverseClient
+from d365sync.dataverse.wire import decode_object
+from d365sync.errors import ProtocolError, RejectedError
+
+TABLE_PROPERTIES = (
+    "LogicalName,EntitySetName,PrimaryIdAttribute,PrimaryNameAttribute,ChangeTrackingEnabled,"
+    "IsOptimisticConcurrencyEnabled,ObjectTypeCode"
+)
+COLUMN_PROPERTIES = (
+    "LogicalName,AttributeType,AttributeTypeName,IsValidForRead,IsValidForCreate,IsValidForUpdate,"
+    "IsPrimaryId,AttributeOf"
+)
+LOGICAL_NAME = re.compile(r"[a-z][a-z0-9_]{0,127}")
+CASTS: Mapping[str, str] = {
+    "DateTimeAttributeMetadata": "LogicalName,DateTimeBehavior",
+    "DecimalAttributeMetadata": "LogicalName,Precision",
+    "MoneyAttributeMetadata": "LogicalName,Precision,IsBaseCurrency",
+    "LookupAttributeMetadata": "LogicalName,Targets",
+}
+TYPE_NAMES = {"MultiSelectPicklistType": ColumnType.MULTISELECT}
+"""``AttributeTypeName`` where ``AttributeType`` says only Virtual."""
+
+
+def read_schema(client: DataverseClient, names: Iterable[str], *, workers: int = 4) -> Schema:
+    """Return the definitions of the tables that exist; a name that is not a table is left out.
+
+    Raises:
+        RemoteError: the definitions cannot be read.
+        ProtocolError: a definition is not what the protocol promises.
+    """
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        tables = pool.map(lambda name: read_table(client, name), sorted(set(names)))
+        return Schema.of(table for table in tables if table is not None)
+
+
+def read_table(client: DataverseClient, name: str) -> Table | None:
+    """Return one table's definition, None when there is no such table."""
+    if not LOGICAL_NAME.fullmatch(name):
+        return None
+    address = f"EntityDefinitions(LogicalName='{name}')"
+    try:
+        head = decode_object(client.get(address, {"$select": TABLE_PROPERTIES}).body)
+    except RejectedError as error:
+        if error.status == 404:
+            return None
+        raise
+    attributes = _values(client, f"{address}/Attributes", COLUMN_PROPERTIES)
+    details: dict[str, dict[str, Any]] = {}
+    for cast, properties in CASTS.items():
+        for entry in _values(client, f"{address}/Attributes/Microsoft.Dynamics.CRM.{cast}", properties):
+            details.setdefault(str(entry.get("LogicalName")), {}).update(entry)
+    columns = [_column(entry, details.get(str(entry.get("LogicalName")), {})) for entry in attributes]
+    return Table(
+        logical_name=_text(head, "LogicalName"),
+        entity_set_name=_text(head, "EntitySetName"),
+        primary_id=_text(head, "PrimaryIdAttribute"),
+        primary_name=head.get("PrimaryNameAttribute") or None,
+        columns={column.logical_name: column for column in columns if column is not None},
+        change_tracking=head.get("ChangeTrackingEnabled") is True,
+        optimistic_concurrency=head.get("IsOptimisticConcurrencyEnabled") is not False,
+        object_type_code=head.get("ObjectTypeCode"),
+    )
+
+
+def _values(client: DataverseClient, address: str, properties: str) -> list[dict[str, Any]]:
+    entries = decode_object(client.get(address, {"$select": properties}).body).get("value")
+    if not isinstance(entries, list):
+        raise ProtocolError(f"the definitions at {address} have no list of columns")
+    return [entry for entry in entries if isinstance(entry, dict)]
+
+
+def _column(entry: Mapping[str, Any], detail: Mapping[str, Any]) -> Column | None:
+    """Read one column; None for what cannot be read or is only a companion (names of lookups, virtual columns)."""
+    column_type = _type(entry)
+    if column_type is None or entry.get("AttributeOf") or entry.get("IsValidForRead") is False:
+        return None
+    behavior = (detail.get("DateTimeBehavior") or {}).get("Value") if column_type is ColumnType.DATETIME else None
+    return Column(
+        logical_name=_text(entry, "LogicalName"),
+        type=column_type,
+        date_behavior=_behavior(entry, behavior) if column_type is ColumnType.DATETIME else None,
+        precision=detail.get("Precision"),
+        targets=tuple(detail.get("Targets") or ()) if column_type in LOOKUP_TYPES else (),
+        is_base_currency=detail.get("IsBaseCurrency") is True,
+        valid_for_create=entry.get("IsValidForCreate") is not False,
+        valid_for_update=entry.get("IsValidForUpdate") is not False,
+        is_primary_id=entry.get("IsPrimaryId") is True,
+    )
+
+
+def _type(entry: Mapping[str, Any]) -> ColumnType | None:
+    try:
+        return ColumnType(str(entry.get("AttributeType", "")).lower())
+    except ValueError:
+        return TYPE_NAMES.get(str((entry.get("AttributeTypeName") or {}).get("Value")))
+
+
+def _behavior(entry: Mapping[str, Any], value: object) -> DateBehavior:
+    try:
+        return DateBehavior(str(value))
+    except ValueError:
+        raise ProtocolError(f"column {entry.get('LogicalName')} has the unknown date behaviour {value!r}") from None
+
+
+def _text(entry: Mapping[str, Any], name: str) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str) or not value:
+        raise ProtocolError(f"a table or column definition has no {name}")
+    return value
