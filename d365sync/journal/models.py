@@ -1,0 +1,59 @@
+"""The journal's tables. Instants are ISO texts in UTC; numbers inside JSON are texts, so that none loses a digit.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+FORMAT = 1
+
+
+class JournalModel(SQLModel, registry=registry()):
+    """Root of the journal's models, with a catalogue of its own."""
+
+
+class JournalFormat(JournalModel, table=True):
+    """The one row that says how the journal is laid out."""
+
+    __tablename__ = "journal_format"
+
+    id: int = Field(default=1, primary_key=True)
+    version: int = FORMAT
+
+
+class RunRow(JournalModel, table=True):
+    """One cycle: when, how, and how it ended."""
+
+    __tablename__ = "run"
+
+    id: str = Field(primary_key=True)
+    command: str
+    mode: str
+    started_at: str
+    finished_at: str | None = None
+    outcome: str | None = None
+    counts: str = Field(default="{}", sa_column=Column(Text, nullable=False))
+    message: str = Field(default="", sa_column=Column(Text, nullable=False))
+
+
+class WriteRow(JournalModel, table=True):
+    """One goal written: the nine columns and the percentage before and after, and the etags around it."""
+
+    __tablename__ = "goal_write"
+
+    id: int | None = Field(default=None, primary_key=True)
+    run_id: str = Field(index=True)
+    goal_id: str = Field(index=True)
+    title: str
+    before: str = Field(sa_column=Column(Text, nullable=False))
+    after: str = Field(sa_column=Column(Text, nullable=False))
+    etag_before: str
+    etag_after: str | None = None
+    intended_at: str
+    done_at: str | None = None
+    outcome: str
+    message: str = Field(default="", sa_column=Column(Text, nullable=False))

@@ -1,0 +1,189 @@
+"""The journal: what we did, kept so that we never overwrite a person and can put things back.
+
+IO: SQL.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import TypeAlias
+
+from sqlalchemy import Connection, Engine, RowMapping, insert, select, update
+
+from d365sync.core.values import format_instant, parse_instant, plain
+from d365sync.database import open_engine, transaction
+from d365sync.errors import JournalError
+from d365sync.journal.models import FORMAT, JournalFormat, JournalModel, RunRow, WriteRow
+
+MODELS = (JournalFormat, RunRow, WriteRow)
+FORMATS, RUNS, WRITES = (JournalModel.metadata.tables[str(model.__tablename__)] for model in MODELS)
+
+HINT = "restore the journal from a backup; without it d365sync cannot tell its own overrides from a person's"
+Number: TypeAlias = Decimal | int
+Values: TypeAlias = Mapping[str, Number | None]
+
+
+class WriteOutcome(StrEnum):
+    """How one write ended; INTENDED is also what a crash leaves behind."""
+
+    INTENDED = "intended"
+    DONE = "done"
+    CONFLICT = "conflict"
+    GONE = "gone"
+    FAILED = "failed"
+
+
+MAYBE_DONE = (WriteOutcome.INTENDED, WriteOutcome.DONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One cycle as the journal knows it; ``finished_at`` None means it is under way, or was killed."""
+
+    id: str
+    command: str
+    mode: str
+    started_at: dt.datetime
+    finished_at: dt.datetime | None
+    outcome: str | None
+    counts: Mapping[str, int]
+    message: str
+
+
+class Journal:
+    """One journal database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        with self._transaction() as connection:
+            JournalModel.metadata.create_all(connection)
+            version = connection.execute(select(FORMATS.c.version)).scalar_one_or_none()
+            if version is None:
+                connection.execute(insert(FORMATS).values(id=1, version=FORMAT))
+        if version is not None and version != FORMAT:
+            raise JournalError(
+                f"the journal has format {version}, this version of d365sync writes format {FORMAT}",
+                hint="use the version of d365sync that wrote it, or a newer one",
+            )
+
+    @classmethod
+    def open(cls, url: str) -> Journal:
+        """Open, or make, the journal at a database URL.
+
+        Raises:
+            ConfigError: the URL cannot be used.
+            JournalError: the database cannot be opened, or has another format.
+        """
+        return cls(open_engine(url, durable=True))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def start_run(self, command: str, mode: str, now: dt.datetime) -> str:
+        """Note that a cycle begins; return its id, which sorts by time."""
+        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        with self._transaction() as connection:
+            connection.execute(
+                insert(RUNS).values(
+                    id=run_id, command=command, mode=mode, started_at=format_instant(now), counts="{}", message=""
+                )
+            )
+        return run_id
+
+    def finish_run(self, run_id: str, outcome: str, counts: Mapping[str, int], message: str, now: dt.datetime) -> None:
+        """Note how a cycle ended."""
+        values = {
+            "outcome": outcome,
+            "counts": json.dumps(dict(counts)),
+            "message": message,
+            "finished_at": format_instant(now),
+        }
+        with self._transaction() as connection:
+            connection.execute(update(RUNS).where(RUNS.c.id == run_id).values(**values))
+
+    def intend(
+        self, run_id: str, *, goal_id: str, title: str, etag: str, before: Values, after: Values, now: dt.datetime
+    ) -> int:
+        """Note a write before it is sent; return its number."""
+        values = {
+            "run_id": run_id,
+            "goal_id": goal_id,
+            "title": title,
+            "before": _dump(before),
+            "after": _dump(after),
+            "etag_before": etag,
+            "intended_at": format_instant(now),
+            "outcome": WriteOutcome.INTENDED.value,
+            "message": "",
+        }
+        with self._transaction() as connection:
+            key = connection.execute(insert(WRITES).values(**values)).inserted_primary_key
+            if key is None:
+                raise JournalError("the journal gave no number to a write", hint=HINT)
+            return int(key[0])
+
+    def done(
+        self, write_id: int, outcome: WriteOutcome, now: dt.datetime, *, etag: str | None = None, message: str = ""
+    ) -> None:
+        """Note how a write ended."""
+        values = {"outcome": outcome.value, "done_at": format_instant(now), "etag_after": etag, "message": message}
+        with self._transaction() as connection:
+            connection.execute(update(WRITES).where(WRITES.c.id == write_id).values(**values))
+
+    def written_values(self) -> dict[str, tuple[Values, ...]]:
+        """Return, per goal, the columns it may hold by our hand: as last written, or as a later attempt left open."""
+        statement = (
+            select(WRITES.c.goal_id, WRITES.c.after, WRITES.c.outcome)
+            .where(WRITES.c.outcome.in_([one.value for one in MAYBE_DONE]))
+            .order_by(WRITES.c.id)
+        )
+        found: dict[str, list[Values]] = {}
+        with self._transaction() as connection:
+            for goal_id, after, outcome in connection.execute(statement):
+                if outcome == WriteOutcome.DONE:
+                    found[goal_id] = []
+                found.setdefault(goal_id, []).append(_load(after))
+        return {goal_id: tuple(values) for goal_id, values in found.items()}
+
+    def runs(self, limit: int) -> Sequence[Run]:
+        """Return the last cycles, the newest first."""
+        statement = select(RUNS).order_by(RUNS.c.started_at.desc(), RUNS.c.id.desc()).limit(limit)
+        with self._transaction() as connection:
+            return [_run(row) for row in connection.execute(statement).mappings()]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with transaction(
+            self._engine, lambda message: JournalError(f"the journal failed: {message}", hint=HINT)
+        ) as one:
+            yield one
+
+
+def _run(row: RowMapping) -> Run:
+    values = {str(key): value for key, value in row.items()}
+    return Run(
+        id=str(values["id"]),
+        command=str(values["command"]),
+        mode=str(values["mode"]),
+        started_at=parse_instant(str(values["started_at"])),
+        finished_at=parse_instant(str(values["finished_at"])) if values["finished_at"] else None,
+        outcome=None if values["outcome"] is None else str(values["outcome"]),
+        counts=json.loads(str(values["counts"])),
+        message=str(values["message"]),
+    )
+
+
+def _dump(values: Values) -> str:
+    return json.dumps({name: None if value is None else plain(Decimal(value)) for name, value in values.items()})
+
+
+def _load(document: str) -> dict[str, Number | None]:
+    return {name: None if value is None else Decimal(value) for name, value in json.loads(document).items()}

@@ -1,0 +1,152 @@
+"""Applying pages to a mirrored table: upsert what is new, remove what is gone, keep what it replaced.
+
+The first before-image of a row since the last recompute stays; with it and the row as it is now, the goals that a
+change touches can be told, and the columns that differ.
+
+IO: SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from d365sync.core.values import Row
+from d365sync.mirror.tables import (
+    BEFORE_PREFIX,
+    LOAD_COLUMN,
+    VERSION,
+    Dialect,
+    MirrorTable,
+    mark,
+    marks,
+    quote,
+)
+
+IDS_PER_STATEMENT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """One mirrored table within one transaction."""
+
+    connection: Connection
+    dialect: Dialect
+    table: MirrorTable
+
+    @property
+    def name(self) -> str:
+        """The table's SQL name, quoted."""
+        return quote(self.table.name)
+
+    @property
+    def before(self) -> str:
+        """The SQL name of the table's before-images, quoted."""
+        return quote(BEFORE_PREFIX + self.table.name)
+
+    @property
+    def key(self) -> str:
+        """The key column, quoted."""
+        return quote(self.table.table.primary_id)
+
+
+def put_rows(writer: Writer, rows: Sequence[Row], load_number: int) -> int:
+    """Upsert the rows that are new or have another version; return how many those are."""
+    latest = {str(row[writer.table.table.primary_id]): row for row in rows}
+    known = _versions(writer, list(latest))
+    fresh = {
+        row_id: row
+        for row_id, row in latest.items()
+        if not writer.table.has_version or row_id not in known or known[row_id] != row.get(VERSION)
+    }
+    _note_changes(writer, list(fresh), existing=[row_id for row_id in fresh if row_id in known])
+    stored = [writer.table.stored_row(row, load_number) for row in fresh.values()]
+    if stored:
+        writer.connection.exec_driver_sql(writer.table.upsert(writer.dialect), stored)
+    _mark_seen(writer, [row_id for row_id in latest if row_id not in fresh], load_number)
+    return len(fresh)
+
+
+def remove_rows(writer: Writer, ids: Sequence[str]) -> int:
+    """Remove rows; ids that are not there are passed over. Return how many were there."""
+    known = list(_versions(writer, ids))
+    _note_changes(writer, known, existing=known)
+    for batch in _batches(known):
+        writer.connection.exec_driver_sql(
+            f"DELETE FROM {writer.name} WHERE {writer.key} IN {marks(writer.dialect, batch)}", tuple(batch)
+        )
+    return len(known)
+
+
+def unseen_ids(writer: Writer, load_number: int) -> list[str]:
+    """Return the ids of the rows that a full load did not see: they are gone at the other side."""
+    sql = f"SELECT {writer.key} FROM {writer.name} WHERE {quote(LOAD_COLUMN)} <> {mark(writer.dialect)}"
+    return [row[0] for row in writer.connection.exec_driver_sql(sql, (load_number,))]
+
+
+def differing_columns(writer: Writer) -> frozenset[str]:
+    """Return the columns in which some changed row differs from its before-image; all, if a row came or went."""
+    stored = [(one.logical_name, one.logical_name) for one in writer.table.columns]
+    stored += [(one.type_name, one.logical_name) for one in writer.table.columns if one.is_polymorphic]
+    names = [name for name, _ in stored]
+    before, after = _changed_rows(writer, writer.before, names), _changed_rows(writer, writer.name, names)
+    if after.keys() ^ before.keys():
+        return frozenset(writer.table.column_names)
+    return frozenset(
+        column for i, (_, column) in enumerate(stored) if any(row[i] != before[key][i] for key, row in after.items())
+    )
+
+
+def _changed_rows(writer: Writer, source: str, names: Sequence[str]) -> dict[str, tuple[object, ...]]:
+    selected = ", ".join(map(quote, names))
+    sql = f"SELECT {selected} FROM {source} WHERE {writer.key} IN (SELECT row_id FROM _changed WHERE name = :name)"
+    return {row[0]: tuple(row) for row in writer.connection.execute(text(sql), {"name": writer.table.name})}
+
+
+def _versions(writer: Writer, ids: Sequence[str]) -> dict[str, int | None]:
+    version = quote(VERSION) if writer.table.has_version else "NULL"
+    sql = f"SELECT {writer.key}, {version} FROM {writer.name} WHERE {writer.key} IN "
+    return {
+        row[0]: row[1]
+        for batch in _batches(ids)
+        for row in writer.connection.exec_driver_sql(sql + marks(writer.dialect, batch), tuple(batch))
+    }
+
+
+def _note_changes(writer: Writer, ids: Sequence[str], *, existing: Sequence[str]) -> None:
+    """Note the ids as changed and keep the first before-image of those there, unless all counts as changed."""
+    if not ids or _all_changed(writer):
+        return
+    names = ", ".join(quote(name) for name, _ in writer.table.stored_columns)
+    noted = f"SELECT row_id FROM _changed WHERE name = {mark(writer.dialect)}"
+    for batch in _batches(existing):
+        writer.connection.exec_driver_sql(
+            f"INSERT INTO {writer.before} ({names}) SELECT {names} FROM {writer.name} "
+            f"WHERE {writer.key} IN {marks(writer.dialect, batch)} AND {writer.key} NOT IN ({noted})",
+            (*batch, writer.table.name),
+        )
+    writer.connection.exec_driver_sql(
+        f"INSERT INTO _changed (name, row_id) VALUES {marks(writer.dialect, ('', ''))} ON CONFLICT DO NOTHING",
+        [(writer.table.name, row_id) for row_id in ids],
+    )
+
+
+def _all_changed(writer: Writer) -> bool:
+    sql = text("SELECT all_changed FROM _table WHERE name = :name")
+    return bool(writer.connection.execute(sql, {"name": writer.table.name}).scalar_one())
+
+
+def _mark_seen(writer: Writer, ids: Sequence[str], load_number: int) -> None:
+    for batch in _batches(ids):
+        writer.connection.exec_driver_sql(
+            f"UPDATE {writer.name} SET {quote(LOAD_COLUMN)} = {mark(writer.dialect)} "
+            f"WHERE {writer.key} IN {marks(writer.dialect, batch)}",
+            (load_number, *batch),
+        )
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), IDS_PER_STATEMENT):
+        yield ids[start : start + IDS_PER_STATEMENT]

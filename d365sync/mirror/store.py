@@ -1,0 +1,388 @@
+"""The mirror: rows and bookmarks in, rows and sums out.
+
+A page is applied in one transaction: rows are put under their key, what they replace is kept as a before-image, and
+the change is noted. The bookmark is saved with the last page. What changed since the last recompute tells which goals
+to compute again; :meth:`Mirror.settle` ends that stretch.
+
+IO: SQL.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, cast
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from d365sync.core.fetchxml.compile import Predicate
+from d365sync.core.goals.participation import Group
+from d365sync.core.goals.rollup import OwnPart
+from d365sync.core.storage import decode
+from d365sync.core.values import Row, Value, format_instant, parse_instant
+from d365sync.database import open_engine, transaction
+from d365sync.errors import MirrorError
+from d365sync.mirror import pages, sums
+from d365sync.mirror.models import MirrorModel
+from d365sync.mirror.tables import (
+    BEFORE_PREFIX,
+    ETAG_COLUMN,
+    ETAG_KEY,
+    Dialect,
+    MirrorTable,
+    index_statement,
+    marks,
+    quote,
+)
+
+HINT = "delete the mirror database; the next sync pulls everything again"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A bookmark: where a table was last read to. Instants are UTC; ``watermark`` is the greatest ``modifiedon``."""
+
+    pulled_at: dt.datetime
+    delta_link: str | None = None
+    watermark: dt.datetime | None = None
+    swept_at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableChanges:
+    """What happened to one table since the last recompute.
+
+    ``everything`` means too much to tell. Otherwise ``columns`` are those in which some row differs; a row that came
+    or went differs in all of them.
+    """
+
+    rows: int = 0
+    everything: bool = False
+    columns: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """An own part computed before, with the definition it was computed for."""
+
+    definition: str
+    part: OwnPart
+
+
+@dataclass(slots=True)
+class Applied:
+    """What one page did: rows that were new or changed, and rows removed."""
+
+    changed: int = 0
+    deleted: int = 0
+    seen: int = field(default=0)
+
+
+class Mirror:
+    """One mirror database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.dialect: Dialect = cast("Dialect", engine.dialect.name)
+        with self._transaction() as connection:
+            MirrorModel.metadata.create_all(connection)
+
+    @classmethod
+    def open(cls, url: str) -> Mirror:
+        """Open, or make, the mirror at a database URL.
+
+        Raises:
+            ConfigError: the URL cannot be used.
+            MirrorError: the database cannot be opened.
+        """
+        return cls(open_engine(url, durable=False))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    # -- shape ---------------------------------------------------------------------------------------------------
+
+    def ensure(self, table: MirrorTable) -> bool:
+        """Make a table, or make it again if its shape is another; say whether it is empty and must be loaded."""
+        with self._transaction() as connection:
+            shape = connection.execute(
+                text("SELECT shape FROM _table WHERE name = :name"), {"name": table.name}
+            ).scalar_one_or_none()
+            if shape == table.shape and inspect(connection).has_table(table.name):
+                return False
+            for statement in (*table.drop(), *table.create(self.dialect)):
+                connection.exec_driver_sql(statement)
+            for own in ("_table", "_bookmark", "_changed"):
+                connection.execute(text(f"DELETE FROM {own} WHERE name = :name"), {"name": table.name})
+            connection.execute(
+                text("INSERT INTO _table (name, shape, all_changed, load_number) VALUES (:name, :shape, :yes, 0)"),
+                {"name": table.name, "shape": table.shape, "yes": True},
+            )
+            return True
+
+    def index(self, group: Group) -> None:
+        """Make the index that covers a group's statement, if it is not there."""
+        columns = sums.index_columns(group)
+        if columns:
+            with self._transaction() as connection:
+                connection.exec_driver_sql(index_statement(group.table, columns))
+
+    def definition(self, name: str) -> tuple[str, dt.datetime] | None:
+        """Return a table's metadata document and when it was read, None when it was not."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                text("SELECT document, read_at FROM _metadata WHERE name = :name"), {"name": name}
+            ).one_or_none()
+        return None if row is None else (row[0], parse_instant(row[1]))
+
+    def definition_documents(self) -> list[str]:
+        """Return every metadata document, by table name."""
+        with self._transaction() as connection:
+            return [row[0] for row in connection.exec_driver_sql("SELECT document FROM _metadata ORDER BY name")]
+
+    def save_definition(self, name: str, document: str, read_at: dt.datetime) -> None:
+        """Keep a table's metadata document."""
+        with self._transaction() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO _metadata (name, document, read_at) VALUES (:name, :document, :read_at) "
+                    "ON CONFLICT (name) DO UPDATE SET document = excluded.document, read_at = excluded.read_at"
+                ),
+                {"name": name, "document": document, "read_at": format_instant(read_at)},
+            )
+
+    # -- rows in -------------------------------------------------------------------------------------------------
+
+    def position(self, name: str) -> Position | None:
+        """Return the bookmark of a table, None when it must be loaded in full."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                text("SELECT pulled_at, delta_link, watermark, swept_at FROM _bookmark WHERE name = :name"),
+                {"name": name},
+            ).one_or_none()
+        if row is None:
+            return None
+        return Position(parse_instant(row[0]), row[1], _instant(row[2]), _instant(row[3]))
+
+    def drop_positions(self) -> None:
+        """Forget every bookmark and every sum kept: the next pull loads everything in full."""
+        with self._transaction() as connection:
+            for own in ("_bookmark", "_metadata", "_own"):
+                connection.exec_driver_sql(f"DELETE FROM {own}")
+
+    def begin_load(self, name: str) -> int:
+        """Return the number of a new full load: rows it does not see are removed by :meth:`apply` with ``last``."""
+        with self._transaction() as connection:
+            connection.execute(
+                text("UPDATE _table SET load_number = load_number + 1 WHERE name = :name"), {"name": name}
+            )
+            return int(self._scalar(connection, "SELECT load_number FROM _table WHERE name = :name", name=name))
+
+    def apply(
+        self,
+        table: MirrorTable,
+        rows: Sequence[Row],
+        deleted: Sequence[str] = (),
+        *,
+        load_number: int | None = None,
+        last: Position | None = None,
+    ) -> Applied:
+        """Apply one page in one transaction; with ``last``, save the bookmark too.
+
+        ``load_number`` is given by a full load. With both, rows that the load did not see are removed.
+
+        Raises:
+            MirrorError: the database failed, or a value cannot be stored exactly; nothing of the page is kept.
+        """
+        with self._transaction() as connection:
+            number = load_number or int(
+                self._scalar(connection, "SELECT load_number FROM _table WHERE name = :name", name=table.name)
+            )
+            writer = pages.Writer(connection, self.dialect, table)
+            applied = Applied(seen=len(rows))
+            applied.changed = pages.put_rows(writer, rows, number)
+            applied.deleted = pages.remove_rows(writer, deleted)
+            if last is not None:
+                if load_number is not None:
+                    applied.deleted += pages.remove_rows(writer, pages.unseen_ids(writer, load_number))
+                self._save_position(connection, table.name, last)
+        return applied
+
+    def remove_missing(self, table: MirrorTable, present: Iterable[str], last: Position) -> int:
+        """Remove the rows whose id is not among ``present`` (an id sweep), and save the bookmark."""
+        with self._transaction() as connection:
+            key = quote(table.table.primary_id)
+            known = {row[0] for row in connection.exec_driver_sql(f"SELECT {key} FROM {quote(table.name)}")}
+            removed = pages.remove_rows(pages.Writer(connection, self.dialect, table), sorted(known - set(present)))
+            self._save_position(connection, table.name, last)
+            return removed
+
+    def count(self, name: str) -> int:
+        """Return the number of rows of a mirrored table."""
+        with self._transaction() as connection:
+            return int(self._scalar(connection, f"SELECT COUNT(*) FROM {quote(name)}"))
+
+    # -- rows out ------------------------------------------------------------------------------------------------
+
+    def rows(self, table: MirrorTable) -> list[dict[str, Value]]:
+        """Return every row, by key."""
+        with self._transaction() as connection:
+            return list(self._select(connection, table, f"ORDER BY {quote(table.table.primary_id)}"))
+
+    def positions(self) -> dict[str, tuple[Position, int]]:
+        """Return every table's bookmark and number of rows."""
+        with self._transaction() as connection:
+            names = [row[0] for row in connection.exec_driver_sql("SELECT name FROM _bookmark ORDER BY name")]
+        found = {name: self.position(name) for name in names}
+        return {name: (position, self.count(name)) for name, position in found.items() if position is not None}
+
+    def participants(
+        self, table: MirrorTable, group: Group, predicate: Predicate, bound: Mapping[str, str | None]
+    ) -> list[Row]:
+        """Return the records that count for one goal, in the order of the group's date, then key."""
+        dates = [
+            c.attribute for c in (group.fetch.filter.conditions if group.fetch.filter else ()) if c.operator != "eq"
+        ]
+        order = sums.named([*dict.fromkeys(dates), group.primary_id])
+        with self._transaction() as connection:
+            self._fill_bounds(connection, [bound])
+            clause = f"WHERE EXISTS (SELECT 1 FROM _bound g WHERE {predicate.sql}) ORDER BY {order}"
+            return list(self._select(connection, table, clause, predicate.parameters))
+
+    # -- sums ----------------------------------------------------------------------------------------------------
+
+    def own_parts(
+        self, group: Group, predicate: Predicate, bounds: Sequence[Mapping[str, str | None]]
+    ) -> dict[str, OwnPart]:
+        """Add up a group for the goals in ``bounds``; a goal without records is not in the result."""
+        statement = sums.sum_statement(group, predicate)
+        with self._transaction() as connection:
+            self._fill_bounds(connection, bounds)
+            found = connection.execute(text(statement.sql), dict(statement.parameters)).all()
+        return {row[0]: sums.own_part(group, int(row[1]), row[2], row[3], row[4]) for row in found}
+
+    def touched_goals(self, group: Group, predicate: Predicate, bounds: Sequence[Mapping[str, str | None]]) -> set[str]:
+        """Return the goals of a group for which a changed record counts, or counted before it changed."""
+        with self._transaction() as connection:
+            self._fill_bounds(connection, bounds)
+            return {
+                row[0]
+                for statement in sums.touched_statements(group, predicate)
+                for row in connection.execute(text(statement.sql), dict(statement.parameters))
+            }
+
+    def stored_parts(self, group_key: str) -> dict[str, StoredPart]:
+        """Return the own parts kept for a group, by goal id."""
+        with self._transaction() as connection:
+            found = connection.execute(
+                text("SELECT goal_id, definition, records, amount, unpriced FROM _own WHERE group_key = :key"),
+                {"key": group_key},
+            ).all()
+        return {row[0]: StoredPart(row[1], OwnPart(row[2], _number(row[3]), row[4])) for row in found}
+
+    def settle(self, parts: Mapping[str, Mapping[str, StoredPart]]) -> None:
+        """Keep the own parts of every group, by key and goal id, and forget what changed: it is in them now."""
+        entries = [
+            (key, goal_id, one.definition, one.part.records, str(one.part.amount), one.part.unpriced)
+            for key, goals in parts.items()
+            for goal_id, one in goals.items()
+        ]
+        with self._transaction() as connection:
+            connection.exec_driver_sql("DELETE FROM _own")
+            if entries:
+                columns = "(group_key, goal_id, definition, records, amount, unpriced)"
+                connection.exec_driver_sql(
+                    f"INSERT INTO _own {columns} VALUES {marks(self.dialect, entries[0])}", entries
+                )
+            for name in [row[0] for row in connection.exec_driver_sql("SELECT DISTINCT name FROM _changed")]:
+                connection.exec_driver_sql(f"DELETE FROM {quote(BEFORE_PREFIX + name)}")
+            connection.exec_driver_sql("DELETE FROM _changed")
+            connection.execute(text("UPDATE _table SET all_changed = :no"), {"no": False})
+
+    def changes(self, table: MirrorTable, *, up_to: int) -> TableChanges:
+        """Return what happened to a table since :meth:`settle`; ``everything`` beyond ``up_to`` rows."""
+        with self._transaction() as connection:
+            everything = self._scalar(connection, "SELECT all_changed FROM _table WHERE name = :name", name=table.name)
+            rows = int(self._scalar(connection, "SELECT COUNT(*) FROM _changed WHERE name = :name", name=table.name))
+            if everything or rows > up_to:
+                return TableChanges(rows, everything=True)
+            if rows == 0:
+                return TableChanges()
+            return TableChanges(rows, columns=pages.differing_columns(pages.Writer(connection, self.dialect, table)))
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with transaction(
+                self._engine, lambda message: MirrorError(f"the mirror failed: {message}", hint=HINT)
+            ) as one:
+                yield one
+        except ValueError as error:
+            raise MirrorError(f"a row cannot be mirrored: {error}") from error
+
+    @staticmethod
+    def _scalar(connection: Connection, sql: str, **parameters: object) -> Any:
+        return connection.execute(text(sql), parameters).scalar_one()
+
+    def _select(
+        self, connection: Connection, table: MirrorTable, clause: str, parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, Value]]:
+        companions = [column.type_name for column in table.columns if column.is_polymorphic]
+        names = [*table.column_names, *companions, ETAG_COLUMN]
+        selected = ", ".join(f"r.{quote(name)}" for name in names)
+        sql = f"SELECT {selected} FROM {quote(table.name)} r {clause}"
+        for stored in connection.execute(text(sql), dict(parameters or {})):
+            row = {column.logical_name: decode(column, stored[i]) for i, column in enumerate(table.columns)}
+            row.update(zip((*companions, ETAG_KEY), stored[len(table.columns) :], strict=True))
+            yield row
+
+    def _fill_bounds(self, connection: Connection, bounds: Sequence[Mapping[str, str | None]]) -> None:
+        connection.exec_driver_sql(sums.bound_table(self.dialect))
+        connection.exec_driver_sql("DELETE FROM _bound")
+        entries = [tuple(bound[name] for name in sums.BOUND_COLUMNS) for bound in bounds]
+        if entries:
+            connection.exec_driver_sql(
+                f"INSERT INTO _bound ({sums.named(sums.BOUND_COLUMNS)}) VALUES {marks(self.dialect, entries[0])}",
+                entries,
+            )
+
+    def _save_position(self, connection: Connection, name: str, position: Position) -> None:
+        connection.execute(
+            text(
+                "INSERT INTO _bookmark (name, delta_link, watermark, swept_at, pulled_at) "
+                "VALUES (:name, :delta_link, :watermark, :swept_at, :pulled_at) ON CONFLICT (name) DO UPDATE SET "
+                "delta_link = excluded.delta_link, watermark = excluded.watermark, swept_at = excluded.swept_at, "
+                "pulled_at = excluded.pulled_at"
+            ),
+            {
+                "name": name,
+                "delta_link": position.delta_link,
+                "watermark": _spelled(position.watermark),
+                "swept_at": _spelled(position.swept_at),
+                "pulled_at": format_instant(position.pulled_at),
+            },
+        )
+
+
+def group_key_text(group: Group) -> str:
+    """Return a group's key as text."""
+    return json.dumps(group.key)
+
+
+def _instant(stored: str | None) -> dt.datetime | None:
+    return None if stored is None else parse_instant(stored)
+
+
+def _spelled(instant: dt.datetime | None) -> str | None:
+    return None if instant is None else format_instant(instant)
+
+
+def _number(stored: str) -> Decimal | int:
+    return Decimal(stored) if "." in stored or "E" in stored else int(stored)

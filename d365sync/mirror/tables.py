@@ -1,0 +1,152 @@
+"""The SQL shape of a mirrored table: names, types, and the statements that make and fill it.
+
+One table per Dataverse table, under its logical name; columns under theirs. A polymorphic lookup has its table in
+``<name>type``, text its fold in ``<name>__fold``. Two columns of ours: ``__etag``, and ``__load``, the number of the
+full load that last saw the row.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from d365sync.core.schema import Column, Table
+from d365sync.core.storage import FOLD_SUFFIX, StoredAs, encode, fold, has_fold, scale_of, stored_as
+from d365sync.core.values import Value
+
+Dialect = Literal["sqlite", "postgresql"]
+VERSION = "versionnumber"
+ETAG_COLUMN = "__etag"
+LOAD_COLUMN = "__load"
+ETAG_KEY = "@odata.etag"
+BEFORE_PREFIX = "_before_"
+
+
+def quote(name: str) -> str:
+    """Return an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True)
+class MirrorTable:
+    """A Dataverse table with the columns that are mirrored (the key and the row version always are)."""
+
+    table: Table
+    wanted: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The logical name."""
+        return self.table.logical_name
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The mirrored columns, the key first, then by name."""
+        extra = {VERSION} & set(self.table.columns)
+        names = sorted((self.wanted | extra) - {self.table.primary_id})
+        return tuple(self.table.column(name) for name in (self.table.primary_id, *names))
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Logical names of the mirrored columns, the key first."""
+        return tuple(column.logical_name for column in self.columns)
+
+    @property
+    def has_version(self) -> bool:
+        """Whether rows carry a version to tell a changed row from one seen again."""
+        return VERSION in self.table.columns
+
+    @cached_property
+    def stored_columns(self) -> tuple[tuple[str, StoredAs], ...]:
+        """Every SQL column with its type, companions included, ours last."""
+        stored: list[tuple[str, StoredAs]] = []
+        for column in self.columns:
+            stored.append((column.logical_name, stored_as(column)))
+            if column.is_polymorphic:
+                stored.append((column.type_name, StoredAs.TEXT))
+            if has_fold(column):
+                stored.append((column.logical_name + FOLD_SUFFIX, StoredAs.TEXT))
+        return (*stored, (ETAG_COLUMN, StoredAs.TEXT), (LOAD_COLUMN, StoredAs.INTEGER))
+
+    @cached_property
+    def shape(self) -> str:
+        """A text that differs when the table must be made again."""
+        columns = [
+            [
+                c.logical_name,
+                c.type,
+                c.date_behavior,
+                scale_of(c) if c.type in ("money", "decimal") else None,
+                c.is_polymorphic,
+            ]
+            for c in self.columns
+        ]
+        return hashlib.sha256(json.dumps([self.table.primary_id, columns]).encode()).hexdigest()
+
+    def create(self, dialect: Dialect) -> tuple[str, ...]:
+        """Return the statements that make the table and its before-images."""
+        lines = [f"{quote(name)} {_sql_type(kind, dialect)}" for name, kind in self.stored_columns]
+        lines[0] += " PRIMARY KEY"
+        body = ", ".join(lines)
+        return tuple(f"CREATE TABLE {quote(name)} ({body})" for name in (self.name, BEFORE_PREFIX + self.name))
+
+    def drop(self) -> tuple[str, ...]:
+        """Return the statements that remove them, if they are there."""
+        return tuple(f"DROP TABLE IF EXISTS {quote(name)}" for name in (self.name, BEFORE_PREFIX + self.name))
+
+    def upsert(self, dialect: Dialect) -> str:
+        """Return the statement that puts one row in place of what stands under its key."""
+        names = [quote(name) for name, _ in self.stored_columns]
+        marks = ", ".join([mark(dialect)] * len(names))
+        updates = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
+        return (
+            f"INSERT INTO {quote(self.name)} ({', '.join(names)}) VALUES ({marks}) "
+            f"ON CONFLICT ({names[0]}) DO UPDATE SET {updates}"
+        )
+
+    def stored_row(self, row: Mapping[str, Any], load_number: int) -> tuple[int | float | str | None, ...]:
+        """Return a row in stored spelling, in the order of :attr:`stored_columns`.
+
+        Raises:
+            ValueError: a value cannot be stored exactly.
+        """
+        stored: list[int | float | str | None] = []
+        for column in self.columns:
+            value: Value = row.get(column.logical_name)
+            stored.append(encode(column, value))
+            if column.is_polymorphic:
+                stored.append(row.get(column.type_name))
+            if has_fold(column):
+                stored.append(fold(value) if isinstance(value, str) else None)
+        stored += [row.get(ETAG_KEY), load_number]
+        return tuple(stored)
+
+
+def mark(dialect: Dialect) -> str:
+    """Return the driver's positional parameter mark."""
+    return "?" if dialect == "sqlite" else "%s"
+
+
+def marks(dialect: Dialect, values: Sequence[object]) -> str:
+    """Return a bracketed list of parameter marks."""
+    return f"({', '.join([mark(dialect)] * len(values))})"
+
+
+def index_statement(table: str, columns: Iterable[str]) -> str:
+    """Return the statement that makes an index over columns, if it is not there."""
+    names = tuple(columns)
+    digest = hashlib.sha256("|".join((table, *names)).encode()).hexdigest()[:12]
+    name = quote(f"_ix_{table[:40]}_{digest}")
+    return f"CREATE INDEX IF NOT EXISTS {name} ON {quote(table)} ({', '.join(map(quote, names))})"
+
+
+def _sql_type(kind: StoredAs, dialect: Dialect) -> str:
+    if kind is StoredAs.TEXT and dialect == "postgresql":
+        return 'TEXT COLLATE "C"'
+    return kind.value
