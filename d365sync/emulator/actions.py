@@ -1,0 +1,102 @@
+"""Actions: closing opportunities, and the native rollup of goals.
+
+Source: WinOpportunity and LoseOpportunity actions; Recalculate action.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from werkzeug.wrappers import Response
+
+from d365sync.core.values import parse_guid
+from d365sync.emulator.calls import Call, empty_response
+from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.native import recalculate
+from d365sync.emulator.payload import Changes
+from d365sync.emulator.refuse import BAD_STATUS, Refusal, invalid, missing_row, no_segment, not_implemented
+from d365sync.emulator.rows import update
+from d365sync.emulator.wire import WireError, read_value
+
+WON, LOST = 1, 2
+CLOSING = {"WinOpportunity": WON, "LoseOpportunity": LOST}
+_ELSEWHERE = ("CloseIncident", "CreateMultiple", "UpdateMultiple", "UpsertMultiple", "BulkDelete", "WinQuote")
+
+
+def unbound_action(call: Call, name: str) -> Response:
+    """Answer ``POST Name``.
+
+    Raises:
+        Refusal: there is no such action, or it is not implemented.
+    """
+    if name in CLOSING:
+        return _close_opportunity(call, name)
+    if name in _ELSEWHERE:
+        raise not_implemented(f"the action '{name}'")
+    raise no_segment(name)
+
+
+def bound_action(call: Call, facts: TableFacts, row_id: str, name: str) -> Response:
+    """Answer ``POST set(id)/Microsoft.Dynamics.CRM.Name``.
+
+    Raises:
+        Refusal: there is no such action, or it is not implemented.
+    """
+    if facts.name != "goal" or name != "Recalculate":
+        raise not_implemented(f"the action '{name}' on '{facts.table.entity_set_name}'")
+    call.need("Read", facts)
+    call.need("Write", facts)
+    if call.store.get(facts.name, row_id) is None:
+        raise missing_row(facts.name, row_id)
+    recalculate(call.store, row_id, call.store.settings, call.store.clock.now())
+    return empty_response(204)
+
+
+def _close_opportunity(call: Call, name: str) -> Response:
+    facts = call.store.catalogue.tables["opportunity"]
+    call.need("Write", facts)
+    body = call.body()
+    close = body.get("OpportunityClose")
+    if not isinstance(close, dict):
+        raise invalid("Required field 'OpportunityClose' is missing")
+    row_id = _opportunity(close)
+    row = call.store.get(facts.name, row_id)
+    if row is None:
+        raise missing_row(facts.name, row_id)
+    if row.get("statecode") != 0:
+        raise Refusal(400, BAD_STATUS, "The opportunity has already been closed.")
+    changes = _closing_changes(call, facts, close, CLOSING[name])
+    status = body.get("Status", -1)
+    if not isinstance(status, int):
+        raise invalid("Status must be a whole number; -1 is the default status.")
+    if status != -1:
+        changes["statuscode"] = status
+    update(call.store, facts, row_id, changes, call.user_id, dedicated=True)
+    return empty_response(204)
+
+
+def _opportunity(close: dict[str, Any]) -> str:
+    reference = close.get("opportunityid@odata.bind")
+    inline = close.get("opportunityid")
+    text = inline.get("opportunityid") if isinstance(inline, dict) else None
+    if isinstance(reference, str):
+        text = reference.rpartition("(")[2].rstrip(")")
+    try:
+        return parse_guid(str(text))
+    except ValueError:
+        raise invalid("OpportunityClose must name its opportunity: opportunityid@odata.bind.") from None
+
+
+def _closing_changes(call: Call, facts: TableFacts, close: dict[str, Any], state: int) -> Changes:
+    """Return what closing sets. Assumed: the close date is today in UTC unless given."""
+    changes: Changes = {"statecode": state}
+    closed_on = close.get("actualend") or call.store.clock.now().date().isoformat()
+    for name, raw in {"actualclosedate": str(closed_on)[:10], "actualvalue": close.get("actualrevenue")}.items():
+        try:
+            if raw is not None:
+                changes[name] = read_value(facts.columns[name].column, raw, rounding=call.store.settings.rounding)
+        except WireError as error:
+            raise invalid(f"OpportunityClose {name} {error}.") from error
+    return changes

@@ -1,0 +1,129 @@
+"""One call, as the rooms behind the routes see it, and the responses they give.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from werkzeug.wrappers import Request, Response
+
+from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.odata.prefer import Preferences
+from d365sync.emulator.refuse import Refusal, bad_uri, invalid, missing_privilege
+from d365sync.emulator.store import Store
+from d365sync.emulator.wire import WireError, decode_json, encode_json
+
+JSON = "application/json; odata.metadata=minimal"
+MAX_URL = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One authenticated call; ``root`` is the service root with its closing slash."""
+
+    request: Request
+    store: Store
+    root: str
+    user_id: str
+    preferences: Preferences
+    arguments: Mapping[str, str]
+
+    def need(self, verb: str, facts: TableFacts) -> None:
+        """Refuse when the application user lacks ``prv<verb><table>``.
+
+        Raises:
+            Refusal: 403.
+        """
+        self.need_privilege(f"prv{verb}{facts.privilege}", facts.name, facts.table.object_type_code)
+
+    def need_privilege(self, privilege: str, table: str, object_type_code: int | None = None) -> None:
+        """Refuse when the application user lacks a privilege.
+
+        Raises:
+            Refusal: 403.
+        """
+        if privilege.lower() in {one.lower() for one in self.store.settings.missing_privileges}:
+            raise missing_privilege(privilege, table, object_type_code, self.user_id)
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON object of the request's body.
+
+        Raises:
+            Refusal: it is none.
+        """
+        data = self.request.get_data()
+        try:
+            document = decode_json(data) if data.strip() else {}
+        except WireError as error:
+            raise invalid(f"An error occurred while reading the request body: {error}") from error
+        if not isinstance(document, dict):
+            raise invalid("The request body must be a JSON object.")
+        return document
+
+    def address(self, facts: TableFacts, row_id: str) -> str:
+        """Return the absolute address of a row."""
+        return f"{self.root}{facts.table.entity_set_name}({row_id})"
+
+
+def arguments_of(request: Request) -> dict[str, str]:
+    """Return the decoded query arguments.
+
+    Raises:
+        Refusal: the address is too long, or an option is given twice.
+    """
+    if len(request.base_url) + len(request.query_string) > MAX_URL:
+        raise bad_uri("Invalid URI: The Uri string is too long.")
+    arguments = request.args.to_dict(flat=False)
+    for name, values in arguments.items():
+        if len(values) > 1 and name.startswith("$"):
+            raise bad_uri(f"Query option '{name}' was specified more than once, but it must be specified at most once.")
+    return {name: values[0] for name, values in arguments.items()}
+
+
+def json_response(document: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON answer."""
+    return Response(encode_json(document), status, dict(headers or {}), content_type=JSON)
+
+
+def empty_response(status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer without a body."""
+    response = Response(b"", status, dict(headers or {}))
+    response.headers.remove("Content-Type")
+    return response
+
+
+def refusal_response(refusal: Refusal) -> Response:
+    """Return the answer a refusal becomes: the error body, or bare text for a missing token."""
+    if refusal.status == 401:
+        return Response(refusal.message, 401, refusal.headers, content_type="text/plain")
+    document = {"error": {"code": refusal.code, "message": refusal.message}}
+    return json_response(document, status=refusal.status, headers=refusal.headers)
+
+
+def finish(response: Response, applied: str = "") -> Response:
+    """Add the headers every answer of the service carries. Source: a captured answer of a list call."""
+    request_id = str(uuid.uuid4())
+    response.headers.setdefault("OData-Version", "4.0")
+    response.headers.update(
+        {
+            "Cache-Control": "no-cache",
+            "Expires": "-1",
+            "x-ms-service-request-id": request_id,
+            "REQ_ID": request_id,
+            "AuthActivityId": str(uuid.uuid4()),
+            "CRM.ServiceId": "CRMAppPool",
+            "x-ms-dop-hint": "4",
+            "x-ms-ratelimit-burst-remaining-xrm-requests": "7999",
+            "x-ms-ratelimit-time-remaining-xrm-requests": "1,200.00",
+            "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+        }
+    )
+    response.headers.add("Set-Cookie", "ARRAffinity=d365sync-emulator; path=/; secure; HttpOnly")
+    if applied:
+        response.headers["Preference-Applied"] = applied
+    return response

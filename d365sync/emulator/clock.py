@@ -1,0 +1,29 @@
+"""The emulator's clock: real time, or one instant until told otherwise.
+
+The emulator is an edge of the product, so unlike the core it may read the clock; this is the one place.
+
+IO: system clock.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+
+class Clock:
+    """Tells the time; frozen at an instant when one is given."""
+
+    def __init__(self, frozen_at: dt.datetime | None = None) -> None:
+        self._frozen_at = frozen_at
+
+    def now(self) -> dt.datetime:
+        """Return the instant in UTC, to the second."""
+        return (self._frozen_at or dt.datetime.now(dt.UTC)).astimezone(dt.UTC).replace(microsecond=0)
+
+    def freeze(self, at: dt.datetime) -> None:
+        """Stand still at ``at``, an aware instant."""
+        self._frozen_at = at
+
+    def advance(self, by: dt.timedelta) -> None:
+        """Move on and stand still there."""
+        self._frozen_at = self.now() + by

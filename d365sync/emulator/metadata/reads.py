@@ -1,0 +1,144 @@
+"""Answers to ``EntityDefinitions…``: addresses, ``$select``, ``$expand``, casts.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from werkzeug.wrappers import Response
+
+from d365sync.emulator.calls import Call, json_response
+from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.metadata.conditions import parse_conditions
+from d365sync.emulator.metadata.documents import (
+    BASE_PROPERTIES,
+    Document,
+    column_documents,
+    metadata_id,
+    option_set,
+    table_document,
+)
+from d365sync.emulator.refuse import Refusal, bad_uri, no_segment, not_implemented
+
+_PREFIX = "Microsoft.Dynamics.CRM."
+_KEY = re.compile(r"(?:LogicalName=)?'([\w]+)'")
+_EXPANDED = re.compile(r"(\w+)(?:\(\$select=([\w,\s]*)\))?(?:,|$)")
+_OPTIONED = ("Picklist", "MultiSelectPicklist", "State", "Status", "Boolean")
+_PLAIN = ("UniqueIdentifier", "String", "Memo", "Integer", "BigInt", "Decimal", "Double", "Money", "DateTime")
+_KINDS = frozenset(f"{name}AttributeMetadata" for name in (*_PLAIN, "Lookup", "EntityName", *_OPTIONED))
+_KNOWN = ("$select", "$filter", "$expand")
+
+
+def read_definitions(call: Call, key: str | None, rest: Sequence[tuple[str, str | None]]) -> Response:
+    """Answer an address that begins with ``EntityDefinitions``.
+
+    ``key`` is what stands in its brackets; ``rest`` are the further segments with theirs.
+    """
+    call.need_privilege("prvReadEntity", "entity")
+    for name in call.arguments:
+        if name.startswith("$") and name not in _KNOWN:
+            raise not_implemented(f"the query option '{name}' on definitions")
+    if key is None:
+        return _list_tables(call)
+    facts = _table(call, key)
+    if not rest:
+        document = _shaped_table(call, facts)
+        return json_response({"@odata.context": f"{call.root}$metadata#EntityDefinitions/$entity", **document})
+    if rest[0][0] != "Attributes" or len(rest) > 2:
+        raise not_implemented(f"the address 'EntityDefinitions(…)/{rest[0][0]}'")
+    call.need_privilege("prvReadAttribute", "attribute")
+    return _read_columns(call, facts, rest[0][1], rest[1][0] if len(rest) == 2 else None)
+
+
+def _list_tables(call: Call) -> Response:
+    keep = parse_conditions(call.arguments["$filter"]) if "$filter" in call.arguments else None
+    tables = [facts for facts in call.store.catalogue.tables.values() if keep is None or keep(table_document(facts))]
+    context = f"{call.root}$metadata#EntityDefinitions"
+    return json_response({"@odata.context": context, "value": [_shaped_table(call, facts) for facts in tables]})
+
+
+def _table(call: Call, key: str) -> TableFacts:
+    match = _KEY.fullmatch(key)
+    wanted = match[1] if match else None
+    for facts in call.store.catalogue.tables.values():
+        if facts.name == wanted or metadata_id(facts.name) == key.lower():
+            return facts
+    raise Refusal(404, "0x80060888", f"Could not find an entity with specified key: {key}.")
+
+
+def _shaped_table(call: Call, facts: TableFacts) -> Document:
+    document = table_document(facts)
+    shaped = _selected(document, call.arguments.get("$select"), document.keys(), "EntityMetadata")
+    for name, select in _expanded(call.arguments.get("$expand", "")):
+        if name != "Attributes":
+            raise not_implemented(f"$expand of '{name}' on EntityDefinitions")
+        shaped["Attributes"] = [_uncast(one, select) for one in column_documents(facts)]
+    return shaped
+
+
+def _read_columns(call: Call, facts: TableFacts, key: str | None, cast: str | None) -> Response:
+    if cast is not None and not cast.startswith(_PREFIX):
+        raise no_segment(cast)
+    kind = cast.removeprefix(_PREFIX) if cast else None
+    documents: Iterable[Document] = column_documents(facts)
+    if kind is not None:
+        documents = _of_kind(documents, kind)
+    if "$filter" in call.arguments:
+        documents = list(filter(parse_conditions(call.arguments["$filter"]), documents))
+    context = f"{call.root}$metadata#EntityDefinitions('{facts.name}')/Attributes{f'/{cast}' if cast else ''}"
+    if key is None:
+        return json_response(
+            {"@odata.context": context, "value": [_column(call, facts, one, kind) for one in documents]}
+        )
+    for one in documents:
+        if key in (f"LogicalName='{one['LogicalName']}'", one["MetadataId"]):
+            return json_response({"@odata.context": f"{context}/$entity", **_column(call, facts, one, kind)})
+    raise Refusal(404, "0x80060888", f"Could not find an attribute with specified key: {key}.")
+
+
+def _of_kind(documents: Iterable[Document], kind: str) -> list[Document]:
+    if kind not in _KINDS:
+        raise bad_uri(f"The type '{_PREFIX}{kind}' is not derived from 'Microsoft.Dynamics.CRM.AttributeMetadata'.")
+    return [one for one in documents if one["@odata.type"] == f"#{_PREFIX}{kind}"]
+
+
+def _column(call: Call, facts: TableFacts, document: Document, kind: str | None) -> Document:
+    select = call.arguments.get("$select")
+    if kind is None:
+        if "$expand" in call.arguments:
+            raise bad_uri("$expand on Attributes needs a cast to the type of the attribute.")
+        return _uncast(document, select)
+    shaped = _selected(document, select, document.keys(), kind)
+    for name, inner in _expanded(call.arguments.get("$expand", "")):
+        if name not in ("OptionSet", "GlobalOptionSet") or kind.removesuffix("AttributeMetadata") not in _OPTIONED:
+            raise not_implemented(f"$expand of '{name}' on {kind}")
+        options = option_set(facts, facts.columns[document["LogicalName"]])
+        shaped[name] = (
+            None if name == "GlobalOptionSet" else _selected(options, inner, options.keys(), "OptionSetMetadata")
+        )
+    return shaped
+
+
+def _uncast(document: Document, select: str | None) -> Document:
+    return _selected(document, select, BASE_PROPERTIES, "AttributeMetadata")
+
+
+def _selected(document: Document, select: str | None, allowed: Iterable[str], kind: str) -> Document:
+    if not select:
+        return dict(document)
+    names = [name.strip() for name in select.split(",") if name.strip()]
+    for name in names:
+        if name not in allowed:
+            raise bad_uri(f"Could not find a property named '{name}' on type '{_PREFIX}{kind}'.")
+    kept: Mapping[str, Any] = {"@odata.type": document["@odata.type"]} if "@odata.type" in document else {}
+    return {**kept, **{name: document[name] for name in names}, "MetadataId": document["MetadataId"]}
+
+
+def _expanded(text: str) -> list[tuple[str, str | None]]:
+    if text and _EXPANDED.sub("", text):
+        raise not_implemented(f"the $expand '{text}' on definitions")
+    return [(match[1], match[2]) for match in _EXPANDED.finditer(text)]

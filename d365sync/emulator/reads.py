@@ -1,0 +1,131 @@
+"""Reading rows: collections, counts, single rows, changes.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, unquote
+
+from werkzeug.wrappers import Response
+
+from d365sync.emulator.calls import Call, empty_response, json_response
+from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.odata.encode import RowEncoder, etag
+from d365sync.emulator.odata.options import Options, parse_options
+from d365sync.emulator.odata.pages import COUNT_CAP, Page, count_rows, query_page
+from d365sync.emulator.odata.tracking import check_tracking, delta_page, tracked_page
+from d365sync.emulator.refuse import bad_uri, missing_row
+
+TOTAL = "Microsoft.Dynamics.CRM.totalrecordcount"
+LIMIT_EXCEEDED = "Microsoft.Dynamics.CRM.totalrecordcountlimitexceeded"
+METADATA_VERSION = "Microsoft.Dynamics.CRM.globalmetadataversion"
+
+
+def read_collection(call: Call, facts: TableFacts) -> Response:
+    """Answer ``GET set``: a page of rows, of a tracked load, or of changes."""
+    call.need("Read", facts)
+    delta = "$deltatoken" in call.arguments
+    tracked = delta or call.preferences.track_changes
+    if tracked:
+        check_tracking(call.store, facts, call.arguments)
+    options = parse_options(call.arguments, facts, call.store.catalogue)
+    _need_expanded(call, options)
+    answer = delta_page if delta else tracked_page if tracked else query_page
+    page = answer(call.store, facts, options, call.preferences)
+    return json_response(_envelope(call, facts, options, page, delta))
+
+
+def count_collection(call: Call, facts: TableFacts) -> Response:
+    """Answer ``GET set/$count``: a number as text."""
+    call.need("Read", facts)
+    options = parse_options(call.arguments, facts, call.store.catalogue)
+    if options.delta_token is not None:
+        check_tracking(call.store, facts, call.arguments)
+        page = delta_page(call.store, facts, options, call.preferences)
+        return Response(str(len(page.rows) + len(page.deleted)), content_type="text/plain")
+    return Response(str(count_rows(call.store, facts, options)), content_type="text/plain")
+
+
+def read_row(call: Call, facts: TableFacts, row_id: str) -> Response:
+    """Answer ``GET set(id)``: the row, or 304 when its etag is the one the caller has."""
+    call.need("Read", facts)
+    options = parse_options(call.arguments, facts, call.store.catalogue)
+    for name in ("$filter", "$orderby", "$top", "$count"):
+        if name in call.arguments:
+            raise bad_uri(f"The query option '{name}' cannot be applied to a single row.")
+    _need_expanded(call, options)
+    row = call.store.get(facts.name, row_id)
+    if row is None:
+        raise missing_row(facts.name, row_id)
+    if call.request.headers.get("If-None-Match", "null") == etag(row) and not options.expand:
+        return empty_response(304, {"ETag": etag(row)})
+    return row_response(call, facts, options, row_id)
+
+
+def row_response(call: Call, facts: TableFacts, options: Options, row_id: str, status: int = 200) -> Response:
+    """Return one row as the answer; the row exists."""
+    row = call.store.rows(facts.name)[row_id]
+    context = f"{_context(call, facts, options)}/$entity"
+    document = {"@odata.context": context, **RowEncoder(call.store, facts, options, call.preferences).encode(row)}
+    return json_response(document, status=status, headers={"ETag": etag(row)})
+
+
+def _need_expanded(call: Call, options: Options) -> None:
+    for expand in options.expand:
+        call.need("Read", call.store.catalogue.tables[expand.table])
+
+
+def _context(call: Call, facts: TableFacts, options: Options) -> str:
+    parts = [part.strip() for part in options.selected.split(",") if part.strip()]
+    for expand in options.expand:
+        parts.append(f"{expand.name}({expand.options.selected.replace(' ', '')})")
+    inside = f"({','.join(parts)})" if parts else ""
+    return f"{call.root}$metadata#{facts.table.entity_set_name}{inside}"
+
+
+def _envelope(call: Call, facts: TableFacts, options: Options, page: Page, delta: bool) -> dict[str, Any]:
+    context = _context(call, facts, options)
+    document: dict[str, Any] = {"@odata.context": f"{context}/$delta" if delta else context}
+    document.update(_totals(call, page))
+    if page.count is not None:
+        document["@odata.count"] = min(page.count, COUNT_CAP)
+    if page.next_token is not None:
+        document["@odata.nextLink"] = _link(call, facts, "$skiptoken", page.next_token)
+    if page.delta_token is not None:
+        document["@odata.deltaLink"] = _link(call, facts, "$deltatoken", page.delta_token)
+    encoder = RowEncoder(call.store, facts, options, call.preferences)
+    deleted = f"{call.root}$metadata#{facts.table.entity_set_name}/$deletedEntity"
+    document["value"] = [
+        *map(encoder.encode, page.rows),
+        *({"@odata.context": deleted, "id": row_id, "reason": "deleted"} for row_id in page.deleted),
+    ]
+    return document
+
+
+def _totals(call: Call, page: Page) -> dict[str, Any]:
+    total = -1 if page.count is None else min(page.count, COUNT_CAP)
+    answers: dict[str, Any] = {
+        TOTAL: total,
+        LIMIT_EXCEEDED: page.count is not None and page.count > COUNT_CAP,
+        METADATA_VERSION: "1",
+    }
+    return {f"@{name}": value for name, value in answers.items() if call.preferences.wants(name)}
+
+
+def _link(call: Call, facts: TableFacts, name: str, token: str) -> str:
+    """Return the address of what comes next: the query as given, and the token (already percent-encoded)."""
+    dropped = ("$skiptoken", "$deltatoken") if name == "$deltatoken" else ("$skiptoken",)
+    kept = [
+        part
+        for part in call.request.query_string.decode("ascii", "replace").split("&")
+        if part and unquote(part.partition("=")[0]) not in dropped
+    ]
+    query = [f"{_readable(part)}" for part in kept]
+    return f"{call.root}{facts.table.entity_set_name}?{'&'.join([*query, f'{name}={token}'])}"
+
+
+def _readable(part: str) -> str:
+    name, mark, value = part.partition("=")
+    return f"{quote(unquote(name), safe='$@')}{mark}{value.replace('%2C', ',').replace('+', '%20')}"

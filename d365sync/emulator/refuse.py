@@ -1,0 +1,120 @@
+"""Refusals: the error bodies Dataverse sends, and the emulator's own for what it does not do.
+
+One exception carries status, code and text to the edge, where it becomes a response. Codes and texts are the
+platform's. Source: Web service error codes; Compose HTTP requests and handle errors.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+URI = "0x80060888"
+PAYLOAD = "0x80048d19"
+ARGUMENT = "0x80040203"
+NOT_FOUND = "0x80040217"
+DUPLICATE = "0x80040237"
+VERSION_MISMATCH = "0x80060882"
+NOT_TRACKED = "0x80072491"
+EXPIRED_STAMP = "0x80044352"
+PRIVILEGE = "0x80040220"
+NO_USER = "0x80072560"
+INACTIVE = "0x80040230"
+OUT_OF_RANGE = "0x80044330"
+TOO_LONG = "0x80044331"
+BAD_STATUS = "0x80048408"
+ROLLUP_FIELDS = "0x80044911"
+
+KNOWN_PRIVILEGES = {
+    "prvreadgoal": "55295613-92ec-435e-bcc4-a265b031cfd4",
+    "prvcreategoal": "04a912bb-a73a-49ef-b725-5b3d35b6024c",
+    "prvwritegoal": "97652230-b9bb-42fc-9323-92b6871e5f5d",
+    "prvdeletegoal": "2297138d-4bfc-4e71-bdc1-351aa5698ddb",
+}
+_PRIVILEGES = uuid.UUID("8d6e5c0a-53a0-5c0f-9a54-0f6f1cf3b6c1")
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault of the emulator
+    """An answer other than success: HTTP status, error code, text and further headers."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+def not_implemented(what: str) -> Refusal:
+    """Refuse something the service can do and the emulator cannot."""
+    return Refusal(501, "", f"d365sync emulator: {what} is not implemented")
+
+
+def bad_uri(message: str) -> Refusal:
+    """Refuse an address or query option."""
+    return Refusal(400, URI, message)
+
+
+def no_segment(segment: str) -> Refusal:
+    """Refuse an unknown entity set, function or property path."""
+    return Refusal(404, URI, f"Resource not found for the segment '{segment}'.")
+
+
+def no_property(name: str, table: str) -> Refusal:
+    """Refuse an unknown property in a query option."""
+    return bad_uri(f"Could not find a property named '{name}' on type 'Microsoft.Dynamics.CRM.{table}'.")
+
+
+def bad_payload(table: str, detail: str) -> Refusal:
+    """Refuse a body."""
+    return Refusal(400, PAYLOAD, f"Error identified in Payload provided by the user for Entity :'{table}', {detail}")
+
+
+def invalid(message: str) -> Refusal:
+    """Refuse an argument."""
+    return Refusal(400, ARGUMENT, message)
+
+
+def missing_row(table: str, row_id: str) -> Refusal:
+    """Refuse an id that no row has."""
+    return Refusal(404, NOT_FOUND, f"{table} With Id = {row_id} Does Not Exist")
+
+
+def version_mismatch() -> Refusal:
+    """Refuse a write whose etag is stale."""
+    return Refusal(
+        412,
+        VERSION_MISMATCH,
+        "The version of the existing record doesn't match the RowVersion property provided.",
+    )
+
+
+def already_exists() -> Refusal:
+    """Refuse a create whose key is taken."""
+    return Refusal(412, DUPLICATE, "A record with matching key values already exists.")
+
+
+def unauthorized(authority: str, resource: str) -> Refusal:
+    """Refuse a call without a valid token: a bare text body and the challenge."""
+    challenge = f"Bearer authorization_uri={authority}/oauth2/authorize, resource_id={resource}/"
+    return Refusal(401, "", "HTTP Error 401 - Unauthorized: Access is denied", {"WWW-Authenticate": challenge})
+
+
+def missing_privilege(privilege: str, table: str, object_type_code: int | None, user_id: str) -> Refusal:
+    """Refuse a call for which the caller lacks a privilege."""
+    known = KNOWN_PRIVILEGES.get(privilege.lower())
+    privilege_id = known or str(uuid.uuid5(_PRIVILEGES, privilege.lower()))
+    return Refusal(
+        403,
+        PRIVILEGE,
+        f"Principal user (Id={user_id}, type=8, roleCount=1, privilegeCount=5, accessMode=0), is missing {privilege} "
+        f"privilege (Id={privilege_id}) on OTC={object_type_code or 0} for entity '{table}'. "
+        f"context.Caller={user_id}",
+    )
+
+
+def no_application_user() -> Refusal:
+    """Refuse a client that has no user in the organization."""
+    return Refusal(403, NO_USER, "The user is not a member of the organization.")

@@ -1,0 +1,135 @@
+"""Addresses: which part of the service answers a path below ``/api/data/v9.x/``.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from werkzeug.wrappers import Response
+
+from d365sync.core.values import parse_guid
+from d365sync.emulator.actions import bound_action, unbound_action
+from d365sync.emulator.calls import Call, json_response
+from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.metadata.reads import read_definitions
+from d365sync.emulator.reads import count_collection, read_collection, read_row
+from d365sync.emulator.refuse import Refusal, bad_uri, no_segment, not_implemented
+from d365sync.emulator.writes import create_row, delete_row, update_row
+
+Segment = tuple[str, str | None]
+
+_SEGMENT = re.compile(r"([^/()']+)(?:\(((?:'[^']*'|[^()'])*)\))?(?:/|$)")
+_UNDONE = ("$metadata", "$batch", "RelationshipDefinitions", "GlobalOptionSetDefinitions")
+_BOUND = "Microsoft.Dynamics.CRM."
+
+
+def route(call: Call, path: str) -> Response:
+    """Answer a call; ``path`` is what follows the service root.
+
+    Raises:
+        Refusal: no such address, or whatever the addressed part refuses.
+    """
+    if not path:
+        return _service_document(call)
+    (name, key), *rest = _segments(path)
+    if name in _UNDONE:
+        raise not_implemented(f"'{name}'")
+    if name == "EntityDefinitions":
+        return _only_get(call, lambda: read_definitions(call, key, rest))
+    if name == "WhoAmI" and not rest:
+        return _only_get(call, lambda: _who_am_i(call))
+    facts = call.store.catalogue.sets.get(name)
+    if facts is None:
+        if call.request.method == "POST" and key is None and not rest:
+            return unbound_action(call, name)
+        raise no_segment(name)
+    return _route_table(call, facts, key, [segment for segment, _ in rest])
+
+
+def _segments(path: str) -> list[Segment]:
+    found: list[Segment] = []
+    position = 0
+    while position < len(path):
+        match = _SEGMENT.match(path, position)
+        if match is None:
+            raise bad_uri(f"Bad Request - Error in query syntax: '{path}'.")
+        found.append((match[1], match[2]))
+        position = match.end()
+    return found
+
+
+def _route_table(call: Call, facts: TableFacts, key: str | None, rest: list[str]) -> Response:
+    if key is None:
+        if rest == ["$count"]:
+            return _only_get(call, lambda: count_collection(call, facts))
+        if rest:
+            raise _undone_bound(facts, rest[0])
+        return _answer(call, {"GET": lambda: read_collection(call, facts), "POST": lambda: create_row(call, facts)})
+    row_id = _row_id(key, facts)
+    if rest:
+        return _below_row(call, facts, row_id, rest)
+    return _answer(
+        call,
+        {
+            "GET": lambda: read_row(call, facts, row_id),
+            "PATCH": lambda: update_row(call, facts, row_id),
+            "DELETE": lambda: delete_row(call, facts, row_id),
+        },
+    )
+
+
+def _below_row(call: Call, facts: TableFacts, row_id: str, rest: list[str]) -> Response:
+    if rest[0].startswith(_BOUND) and len(rest) == 1:
+        return _answer(call, {"POST": lambda: bound_action(call, facts, row_id, rest[0].removeprefix(_BOUND))})
+    if rest[0] in facts.properties or rest[0] in facts.navigation or rest[0] in facts.collections:
+        raise not_implemented(f"the address '{facts.table.entity_set_name}(…)/{'/'.join(rest)}'")
+    raise no_segment(rest[0])
+
+
+def _undone_bound(facts: TableFacts, name: str) -> Refusal:
+    if name.startswith(_BOUND):
+        return not_implemented(f"the message '{name.removeprefix(_BOUND)}' on '{facts.table.entity_set_name}'")
+    return no_segment(name)
+
+
+def _row_id(key: str, facts: TableFacts) -> str:
+    text = key.removeprefix(f"{facts.key}=")
+    try:
+        return parse_guid(text)
+    except ValueError:
+        if "=" in key:
+            raise not_implemented(f"the alternate key '{key}'") from None
+        raise bad_uri(f"The key in the request URI is not valid for resource '{facts.name}'.") from None
+
+
+def _answer(call: Call, by_method: Mapping[str, Callable[[], Response]]) -> Response:
+    answer = by_method.get(call.request.method)
+    if answer is None:
+        allowed = ", ".join(by_method)
+        text = f"The requested resource does not support http method '{call.request.method}'."
+        raise Refusal(405, "0x80060888", text, {"Allow": allowed})
+    return answer()
+
+
+def _only_get(call: Call, answer: Callable[[], Response]) -> Response:
+    return _answer(call, {"GET": answer})
+
+
+def _service_document(call: Call) -> Response:
+    sets = [{"name": name, "kind": "EntitySet", "url": name} for name in sorted(call.store.catalogue.sets)]
+    return json_response({"@odata.context": f"{call.root}$metadata", "value": sets})
+
+
+def _who_am_i(call: Call) -> Response:
+    user = call.store.rows("systemuser")[call.user_id]
+    return json_response(
+        {
+            "@odata.context": f"{call.root}$metadata#Microsoft.Dynamics.CRM.WhoAmIResponse",
+            "BusinessUnitId": user.get("businessunitid"),
+            "UserId": call.user_id,
+            "OrganizationId": call.store.only("organization")["organizationid"],
+        }
+    )

@@ -1,0 +1,77 @@
+"""What Microsoft's documents leave open, each as one setting with the default the emulator takes.
+
+Every field is an assumption or a situation to rehearse; nothing here is a platform fact.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+
+class ClosedGoals(StrEnum):
+    """What a native rollup does with a closed or discarded goal inside the tree."""
+
+    STORED = "stored"
+    """The goal keeps its columns and its stored value flows into its parent."""
+    RECOMPUTE = "recompute"
+    """The goal is rolled up like an open one."""
+    SKIP = "skip"
+    """The goal keeps its columns and contributes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorSettings:
+    """The open points of the protocol and of goal rollups.
+
+    Situations to rehearse:
+
+    - ``missing_privileges``: privileges the application user lacks (``prvWriteGoal``), compared without case
+    - ``application_user``: False makes every call fail because the client has no user in the organization
+    - ``certificates``: PEM certificates a client assertion may be signed with
+    - ``token_lifetime_s``: seconds until a token expires; MSAL treats one with under 300 seconds left as expired
+    - ``change_tracking``: tables whose tracking differs from the shipped schema, by logical name
+
+    ``Assumed:`` all of the following:
+
+    - ``tracking_status``: HTTP status when tracking is off or a delta token has expired
+    - ``max_page_size``: page size when none is asked for, and the cap on what may be asked
+    - ``top_ignored_when_paging``: ``$top`` beside odata.maxpagesize is ignored (else it limits the pages' total)
+    - ``delta_covers_from_first_page``: a delta token covers what changed after the first page was read
+    - ``expire_change_tracking_days``: used when the organization row has no expirechangetrackingindays
+    - ``rounding``: how ``_base`` amounts, percentages and written money are rounded (a :mod:`decimal` constant)
+    - ``guard_percentage``: whether ``percentage`` is among the columns that need isoverride
+    - ``keep_percentage``: the platform recomputes ``percentage`` when actual or target is written
+    - ``depth_of_root``: ``goal.depth`` of a root
+    - ``rollup_time_zone``: zone in which goal days begin and end in the native rollup
+    - ``closed_goals``: see :class:`ClosedGoals`
+    - ``overridden_feed_parents``: an overridden goal's stored value is what its parent adds
+    - ``empty_is_zero``: an active category without rows is 0 (else null)
+    - ``rollup_query_limit``: most records taken from a rollup query; None is no limit
+    """
+
+    missing_privileges: frozenset[str] = frozenset()
+    application_user: bool = True
+    certificates: tuple[bytes, ...] = ()
+    token_lifetime_s: int = 3599
+    change_tracking: Mapping[str, bool] = field(default_factory=dict)
+
+    tracking_status: int = 400
+    max_page_size: int = 5000
+    top_ignored_when_paging: bool = True
+    delta_covers_from_first_page: bool = True
+    expire_change_tracking_days: int = 7
+    rounding: str = ROUND_HALF_UP
+    guard_percentage: bool = False
+    keep_percentage: bool = True
+    depth_of_root: int = 0
+    rollup_time_zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    closed_goals: ClosedGoals = ClosedGoals.STORED
+    overridden_feed_parents: bool = True
+    empty_is_zero: bool = True
+    rollup_query_limit: int | None = None

@@ -1,0 +1,117 @@
+"""The rows: typed, versioned, and never changed in place, with a log of what was deleted.
+
+A row is replaced on update, so a reader may keep what it was given. Columns without a value are absent from
+a row. The lock makes one request one step; whoever calls holds it (:meth:`Store.locked`).
+
+Pure (one lock).
+"""
+
+from __future__ import annotations
+
+import bisect
+import datetime as dt
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from d365sync.core.values import Row, Value
+from d365sync.emulator.clock import Clock
+from d365sync.emulator.facts import Catalogue
+from d365sync.emulator.settings import EmulatorSettings
+
+VERSION = "versionnumber"
+FIRST_VERSION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A row that is gone: when, and at which version."""
+
+    version: int
+    id: str
+    deleted_at: dt.datetime
+
+
+@dataclass(slots=True)
+class Rows:
+    """One table's rows by id, its deletions by id, and the ids in key order while that is known."""
+
+    by_id: dict[str, Row] = field(default_factory=dict)
+    deleted: dict[str, Deletion] = field(default_factory=dict)
+    order: list[str] | None = None
+
+
+class Store:
+    """All tables of one organization."""
+
+    def __init__(self, catalogue: Catalogue, clock: Clock, settings: EmulatorSettings) -> None:
+        self.catalogue = catalogue
+        self.clock = clock
+        self.settings = settings
+        self.locked = threading.RLock()
+        self.version = FIRST_VERSION
+        self._tables = {name: Rows() for name in catalogue.tables}
+
+    def rows(self, table: str) -> Mapping[str, Row]:
+        """Return the rows by id, in the order they came."""
+        return self._tables[table].by_id
+
+    def get(self, table: str, row_id: str | Value) -> Row | None:
+        """Return one row; None when there is none (or no such table)."""
+        rows = self._tables.get(table)
+        return rows.by_id.get(str(row_id)) if rows else None
+
+    def ordered_ids(self, table: str) -> list[str]:
+        """Return the ids in key order. Assumed: guids sort as text (SQL Server sorts their bytes otherwise)."""
+        rows = self._tables[table]
+        if rows.order is None:
+            rows.order = sorted(rows.by_id)
+        return rows.order
+
+    def deletions(self, table: str, *, after: int) -> list[Deletion]:
+        """Return the deletions above a version, oldest first."""
+        log = self._tables[table].deleted.values()
+        return sorted((one for one in log if one.version > after), key=lambda one: one.version)
+
+    def all_deletions(self, table: str) -> Iterable[Deletion]:
+        """Return every deletion known."""
+        return self._tables[table].deleted.values()
+
+    def put(self, table: str, row: Row) -> Row:
+        """Insert the row or replace the one with its id, under a new version; return what is stored."""
+        rows = self._tables[table]
+        self.version += 1
+        stored = {name: value for name, value in row.items() if value is not None}
+        stored[VERSION] = self.version
+        row_id = str(row[self.catalogue.tables[table].key])
+        if row_id not in rows.by_id and rows.order is not None:
+            bisect.insort(rows.order, row_id)
+        rows.by_id[row_id] = stored
+        rows.deleted.pop(row_id, None)
+        return stored
+
+    def change(self, table: str, row_id: str, changes: Mapping[str, Value]) -> Row:
+        """Change columns of a row; return what is stored."""
+        return self.put(table, {**self._tables[table].by_id[row_id], **changes})
+
+    def remove(self, table: str, row_id: str) -> None:
+        """Delete a row and remember it."""
+        rows = self._tables[table]
+        del rows.by_id[row_id]
+        if rows.order is not None:
+            del rows.order[bisect.bisect_left(rows.order, row_id)]
+        self.version += 1
+        rows.deleted[row_id] = Deletion(self.version, row_id, self.clock.now())
+
+    def restore(self, table: str, rows: Iterable[Row], deletions: Iterable[Deletion]) -> None:
+        """Put back rows and deletions with the versions they carry."""
+        key = self.catalogue.tables[table].key
+        self._tables[table] = Rows({str(row[key]): row for row in rows}, {one.id: one for one in deletions})
+
+    def only(self, table: str) -> Row:
+        """Return the first row of a table that always has one (the organization)."""
+        return next(iter(self._tables[table].by_id.values()))
+
+    def referring(self, table: str, column: str, row_id: str) -> list[Row]:
+        """Return the rows whose lookup names the row."""
+        return [row for row in self._tables[table].by_id.values() if row.get(column) == row_id]
