@@ -1,0 +1,53 @@
+"""What every command starts from: where the configuration is, and which instant counts as now.
+
+IO: files.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from d365sync.app import App
+    from d365sync.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The global options, and the process's environment and folder."""
+
+    config_path: str | None
+    now: dt.datetime | None
+    environ: Mapping[str, str] = field(repr=False)
+    folder: Path
+
+    def load(self) -> Config:
+        """Find and read the configuration.
+
+        Raises:
+            ConfigError: none, unreadable, or wrong.
+        """
+        from d365sync.config import find_file, load
+
+        return load(find_file(self.config_path, self.environ, self.folder), self.environ)
+
+    @property
+    def clock(self) -> Callable[[], dt.datetime]:
+        """The clock: the system's, or one that stands at ``--now``."""
+        from d365sync.app import system_clock
+
+        now = self.now
+        return system_clock if now is None else lambda: now
+
+    @contextmanager
+    def app(self, config: Config | None = None, **options: Any) -> Iterator[App]:
+        """Build the application of the configuration, and close it at the end."""
+        from d365sync.app import opened
+
+        with opened(config or self.load(), clock=self.clock, environ=self.environ, **options) as app:
+            yield app

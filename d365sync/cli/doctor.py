@@ -1,0 +1,42 @@
+"""``doctor``: check everything a run needs.
+
+IO: terminal.
+"""
+
+from __future__ import annotations
+
+import click
+from rich.text import Text
+
+from d365sync.cli.context import Settings
+from d365sync.cli.output import console, print_json
+from d365sync.logs import redact
+from d365sync.sync.doctor import Check, Verdict, examine
+
+STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def doctor(settings: Settings, *, as_json: bool) -> int:
+    """Check reach, sign-in, tables, columns, write access, change tracking and clocks. Changes nothing."""
+    from d365sync.app import make_client
+
+    config = settings.load()
+    client = make_client(config, environ=settings.environ)
+    checks: list[Check] = []
+    for check in examine(config, client, settings.clock):
+        checks.append(check)
+        if not as_json:
+            _print(check)
+    if as_json:
+        print_json({"checks": checks})
+    return max((check.exit_code for check in checks if check.verdict is Verdict.FAIL), default=0)
+
+
+def _print(check: Check) -> None:
+    line = Text.assemble((f"{check.verdict:<4} ", STYLES[check.verdict]), f"{check.name}: {redact(check.found)}")
+    console().print(line, soft_wrap=True)
+    if check.mend:
+        console().print(f"     mend: {redact(check.mend)}", soft_wrap=True)

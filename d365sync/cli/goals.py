@@ -1,0 +1,198 @@
+"""``goals list``: every goal with native value, ours, attainment and pace.
+
+IO: terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from d365sync.cli.context import Settings
+from d365sync.cli.output import console, number, percent, print_json
+from d365sync.core.goals.goal import Category, DataType, Goal, Number, Slot
+from d365sync.core.goals.participation import owner_span
+from d365sync.core.goals.progress import Pace, Progress, progress_of
+from d365sync.core.goals.rollup import Rollup
+from d365sync.core.goals.writes import SkipReason, WritePlan
+from d365sync.core.period import DaySpan, day_of
+from d365sync.sync.cycle import Snapshot
+from d365sync.sync.offline import computed, mirrored
+
+PACE_STYLES = {
+    Pace.AHEAD: "green",
+    Pace.REACHED: "bold green",
+    Pace.ON_PACE: "cyan",
+    Pace.BEHIND: "yellow",
+    Pace.MISSED: "red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GoalLine:
+    """One goal as it is listed; ``ours`` None when it is not computed (closed, or a problem)."""
+
+    goal: Goal
+    depth: int
+    owner: str
+    metric: str
+    span: DaySpan | None
+    data_type: DataType | None
+    target: Number | None
+    native: Number | None
+    ours: Number | None
+    progress: Progress | None
+    note: str
+
+
+@click.group()
+def goals() -> None:
+    """Look at goals."""
+
+
+@goals.command("list")
+@click.option("--all", "everything", is_flag=True, help="Closed and discarded goals too.")
+@click.option("--tree", metavar="GOAL", help="Only the tree that holds this goal (title or id).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def list_goals(settings: Settings, *, everything: bool, tree: str | None, as_json: bool) -> int:
+    """List goals with native value, ours, attainment and pace, children below their parents.
+
+    Reads what the last sync mirrored; asks Dataverse nothing.
+    """
+    from d365sync.sync.explain import find_goal
+
+    with settings.app() as app:
+        snapshot = mirrored(app.line, app.clock())
+        rollup, plan = computed(app.line, snapshot)
+        lines = list(goal_lines(snapshot, rollup, plan))
+        root = None
+        if tree is not None:
+            root = snapshot.forest.tree_of(snapshot.book.goals, find_goal(snapshot, tree).id)
+        shown = [
+            line
+            for line in lines
+            if (everything or line.goal.is_open)
+            and (root is None or snapshot.forest.tree_of(snapshot.book.goals, line.goal.id) == root)
+        ]
+    if as_json:
+        print_json({"goals": [_document(line) for line in shown]})
+    else:
+        _print(shown, snapshot)
+    return 0
+
+
+def goal_lines(snapshot: Snapshot, rollup: Rollup, plan: WritePlan) -> Iterator[GoalLine]:
+    """Yield every goal, each tree from its root down, trees by title."""
+    book = snapshot.book
+    notes = {skip.goal_id: skip.reason for skip in plan.skips}
+    roots = [goal for goal in book.goals.values() if goal.parent_id not in book.goals]
+    pending = [(goal.id, 0) for goal in sorted(roots, key=_by_title, reverse=True)]
+    listed: set[str] = set()
+    while pending:
+        goal_id, depth = pending.pop()
+        listed.add(goal_id)
+        yield _line(snapshot, rollup, notes, book.goals[goal_id], depth)
+        children = sorted((book.goals[one] for one in snapshot.forest.children[goal_id]), key=_by_title, reverse=True)
+        pending.extend((child.id, depth + 1) for child in children)
+    for goal in sorted((goal for goal in book.goals.values() if goal.id not in listed), key=_by_title):
+        yield _line(snapshot, rollup, notes, goal, 0)
+
+
+def _by_title(goal: Goal) -> tuple[str, str]:
+    return goal.title, goal.id
+
+
+def _line(snapshot: Snapshot, rollup: Rollup, notes: dict[str, SkipReason], goal: Goal, depth: int) -> GoalLine:
+    metric = snapshot.book.metric_of(goal)
+    data_type = metric.data_type if metric else None
+    column = Slot(Category.ACTUAL, data_type).column if data_type else ""
+    totals = rollup.totals.get(goal.id)
+    ours = totals.totals.get(column) if totals else None
+    native = goal.native.get(column)
+    try:
+        span = owner_span(goal, snapshot.book, snapshot.zone)
+    except ValueError:
+        span = None
+    target = goal.targets.get(data_type) if data_type else None
+    held = goal.id in notes or ours is None
+    today = day_of(snapshot.context.now, snapshot.zone)
+    return GoalLine(
+        goal=goal,
+        depth=depth,
+        owner=snapshot.book.names.get(goal.owner_id or "", ""),
+        metric=metric.name if metric else "",
+        span=span,
+        data_type=data_type,
+        target=target,
+        native=native,
+        ours=ours,
+        progress=progress_of(native if held else ours, target, span, today) if span else None,
+        note=str(notes[goal.id].value) if goal.id in notes else "",
+    )
+
+
+def _print(lines: list[GoalLine], snapshot: Snapshot) -> None:
+    code = snapshot.book.organization.base_currency_code
+    table = Table(title=f"Goals (money in {code})" if code else "Goals", title_justify="left", header_style="bold")
+    for name in ("Goal", "Owner"):
+        table.add_column(name)
+    table.add_column("Period", no_wrap=True)
+    for name in ("Target", "Native", "Ours", "Reached"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Pace", no_wrap=True)
+    for line in lines:
+        pace = line.progress.pace if line.progress else None
+        style = PACE_STYLES.get(pace) if pace else None
+        table.add_row(
+            "  " * line.depth + line.goal.title,
+            line.owner,
+            f"{line.span.first_on} to {line.span.last_on}" if line.span else "-",
+            *(number(value, _places(line, snapshot)) for value in (line.target, line.native, line.ours)),
+            percent(line.progress.attainment if line.progress else None),
+            Text(_words(line), style=style or ""),
+        )
+    console().print(table)
+
+
+def _places(line: GoalLine, snapshot: Snapshot) -> int:
+    return snapshot.book.organization.base_currency_precision if line.data_type is DataType.MONEY else 0
+
+
+def _words(line: GoalLine) -> str:
+    if line.progress is None:
+        return line.note or "-"
+    index = line.progress.pace_index
+    words = str(line.progress.pace.value) + (f" ({index:.2f})" if index is not None and not line.note else "")
+    return f"{words}, {line.note}" if line.note else words
+
+
+def _document(line: GoalLine) -> dict[str, object]:
+    progress = line.progress
+    return {
+        "goal": line.goal.id,
+        "title": line.goal.title,
+        "parent": line.goal.parent_id,
+        "owner": line.owner,
+        "metric": line.metric,
+        "open": line.goal.is_open,
+        "from": line.span.first_on if line.span else None,
+        "to": line.span.last_on if line.span else None,
+        "target": line.target,
+        "native": line.native,
+        "ours": line.ours,
+        "attainment": _short(progress.attainment) if progress else None,
+        "today_target": _short(progress.today_target) if progress else None,
+        "pace_index": _short(progress.pace_index) if progress else None,
+        "pace": progress.pace if progress else None,
+        "note": line.note,
+    }
+
+
+def _short(value: Decimal | None) -> Decimal | None:
+    return None if value is None else value.quantize(Decimal("0.0001"))

@@ -1,0 +1,148 @@
+"""Printing: tables and progress for people, documents for programs. Stdout is for results, stderr for the rest.
+
+IO: terminal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from d365sync.core.goals.goal import Number
+from d365sync.core.goals.writes import GoalWrite, WritePlan
+from d365sync.core.values import format_instant, plain
+from d365sync.logs import redact
+from d365sync.sync.pull import TablePull, Watcher
+
+WIDE = 180
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console; where the output is not a terminal it is wide enough that no cell is cut."""
+    found = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not found.is_terminal:
+        found.width = WIDE
+    return found
+
+
+def print_json(document: object) -> None:
+    """Print one document: decimals as JSON numbers with all their digits, instants with Z, no secret."""
+    click.echo(redact(json_text(document)))
+
+
+def json_text(document: object) -> str:
+    """Return a document as indented JSON."""
+    encoder = msgspec.json.Encoder(decimal_format="number")
+    return msgspec.json.format(encoder.encode(plain_document(document)), indent=2).decode()
+
+
+def plain_document(value: object) -> Any:
+    """Return a value as JSON can hold it: texts, numbers (Decimal, never float), lists and objects."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain_document(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain_document(one) for key, one in value.items()}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dt.datetime):
+        return format_instant(value)
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return Decimal(plain(value))
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return [plain_document(one) for one in value]
+    return value
+
+
+def number(value: Number | None, places: int | None = None) -> str:
+    """Write a number for people: thousands apart, an empty cell for none."""
+    if value is None:
+        return "-"
+    return f"{value:,.{places}f}" if places is not None else f"{Decimal(plain(Decimal(value))):,f}"
+
+
+def percent(value: Decimal | None) -> str:
+    """Write a fraction as a whole percentage."""
+    return "-" if value is None else f"{value * 100:,.0f} %"
+
+
+def print_plan(plan: WritePlan, out: Console, *, title: str) -> None:
+    """Print the plan, a line per goal and column, then what is left alone and why."""
+    if plan.writes:
+        table = Table(title=title, title_justify="left", header_style="bold")
+        for name in ("Goal", "Column"):
+            table.add_column(name)
+        for name in ("Native", "Ours", "Difference"):
+            table.add_column(name, justify="right")
+        table.add_column("Why")
+        for write in plan.writes:
+            _plan_rows(table, write)
+        out.print(table)
+    else:
+        out.print(f"{title}: nothing to write")
+    for skip in plan.skips:
+        if skip.reason.name != "CLOSED":
+            out.print(f"left alone: {skip.message}")
+    closed = sum(skip.reason.name == "CLOSED" for skip in plan.skips)
+    out.print(f"{len(plan.writes)} goals differ, {plan.unchanged} are right already, {closed} are closed")
+
+
+def _plan_rows(table: Table, write: GoalWrite) -> None:
+    for index, change in enumerate(write.changes):
+        table.add_row(
+            write.title if index == 0 else "",
+            change.column,
+            number(change.native),
+            number(change.ours),
+            number(change.difference),
+            change.why,
+            end_section=index == len(write.changes) - 1,
+        )
+
+
+@contextmanager
+def progress_watcher(*, quiet: bool) -> Iterator[tuple[Watcher, Any]]:
+    """Show a progress bar on a terminal's stderr; yield the watcher of pulls and a callback pair for writes."""
+    out = Console(stderr=True)
+    if quiet or not out.is_terminal:
+        yield Watcher(), (lambda _plan: None, lambda _write: None)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=out, transient=False) as progress:
+        pulling = progress.add_task("pulling rows", total=None)
+        done: dict[str, int] = {}
+
+        def on_rows(name: str, rows: int) -> None:
+            done[name] = rows
+            progress.update(pulling, completed=sum(done.values()), description=f"pulling {name}")
+
+        def on_table(pull: TablePull) -> None:
+            done[pull.name] = pull.rows
+
+        def on_plan(plan: WritePlan) -> None:
+            rows = sum(done.values())
+            progress.update(pulling, total=max(rows, 1), completed=max(rows, 1), description="pulled rows")
+            progress.writing = progress.add_task("writing goals", total=len(plan.writes))  # type: ignore[attr-defined]
+
+        def on_write(_write: GoalWrite) -> None:
+            progress.advance(progress.writing)  # type: ignore[attr-defined]
+
+        yield Watcher(on_rows, on_table), (on_plan, on_write)

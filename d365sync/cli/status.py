@@ -1,0 +1,114 @@
+"""``status``: last cycles, freshness per table, goals by outcome, problems.
+
+IO: terminal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import click
+from rich.table import Table
+
+from d365sync.app import App
+from d365sync.cli.context import Settings
+from d365sync.cli.output import console, number, plain_document, print_json
+from d365sync.errors import UsageError
+from d365sync.sync.offline import computed, mirrored
+
+RUNS_SHOWN = 10
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def status(settings: Settings, *, as_json: bool) -> int:
+    """Show the last cycles, how fresh each table is, and what is wrong. Asks Dataverse nothing."""
+    with settings.app() as app:
+        document = _document(app)
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+    return 0
+
+
+def _document(app: App) -> dict[str, Any]:
+    now = app.clock()
+    runs = app.line.journal.runs(RUNS_SHOWN)
+    positions = app.line.mirror.positions()
+    try:
+        snapshot = mirrored(app.line, now)
+    except UsageError:
+        goals, problems, mode = {}, [], app.config.writeback.mode
+    else:
+        rollup, plan = computed(app.line, snapshot)
+        goals = {"different": len(plan.writes), "right": plan.unchanged}
+        goals |= {str(reason): count for reason, count in Counter(str(skip.reason) for skip in plan.skips).items()}
+        problems, mode = [plain_document(one) for one in rollup.problems], app.config.writeback.mode
+    return {
+        "mode": mode,
+        "goals": goals,
+        "problems": problems,
+        "tables": [
+            {
+                "table": name,
+                "rows": rows,
+                "followed_by": "delta link" if position.delta_link else "modifiedon",
+                "pulled_at": position.pulled_at,
+                "age_s": int((now - position.pulled_at).total_seconds()),
+            }
+            for name, (position, rows) in positions.items()
+        ],
+        "runs": [plain_document(run) for run in runs],
+    }
+
+
+def _print(document: dict[str, Any]) -> None:
+    out = console()
+    goals, problems = document["goals"], document["problems"]
+    words = ", ".join(f"{count} {name}" for name, count in goals.items()) or "nothing pulled yet"
+    out.print(f"mode {document['mode']}; goals: {words}")
+    for problem in problems:
+        out.print(f"{problem['severity']}: {problem['message']}")
+    _print_tables(document["tables"])
+    _print_runs(document["runs"])
+
+
+def _print_tables(tables: list[dict[str, Any]]) -> None:
+    if not tables:
+        return
+    table = Table(title="Mirrored tables", title_justify="left", header_style="bold")
+    for name in ("Table", "Followed by", "Read"):
+        table.add_column(name)
+    table.add_column("Rows", justify="right")
+    for one in tables:
+        table.add_row(one["table"], one["followed_by"], f"{_ago(one['age_s'])} ago", number(one["rows"]))
+    console().print(table)
+
+
+def _print_runs(runs: list[dict[str, Any]]) -> None:
+    if not runs:
+        return
+    table = Table(title="Last cycles", title_justify="left", header_style="bold")
+    for name in ("Run", "Command", "Mode", "Outcome", "Written", "Message"):
+        table.add_column(name)
+    for run in runs:
+        counts = run["counts"]
+        table.add_row(
+            run["id"],
+            run["command"],
+            run["mode"],
+            run["outcome"] or "unfinished",
+            str(counts.get("written_goals", "-")),
+            run["message"],
+        )
+    console().print(table)
+
+
+def _ago(seconds: int) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

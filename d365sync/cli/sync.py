@@ -1,0 +1,164 @@
+"""``sync`` and ``plan``: one cycle, with or without its last step.
+
+IO: terminal.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from d365sync.cli.context import Settings
+from d365sync.cli.output import console, json_text, number, print_json, print_plan, progress_watcher
+from d365sync.core.goals.writes import WritePlan
+from d365sync.core.problems import Severity
+from d365sync.errors import UsageError
+from d365sync.sync.cycle import CycleResult
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Show the plan and write nothing, whatever the mode.")
+@click.option("--full", is_flag=True, help="Drop the bookmarks: read every table in full again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def sync(settings: Settings, *, dry_run: bool, full: bool, as_json: bool) -> int:
+    """Run one cycle: pull, recompute, plan, push.
+
+    \b
+    Examples:
+      d365sync sync --dry-run     show what would be written
+      d365sync sync               write it, if writeback.mode is override
+    """
+    config = settings.load()
+    write = config.writeback.mode == "override" and not dry_run
+    result = _run(settings, config, command="sync", write=write, full=full, quiet=as_json)
+    if as_json:
+        print_json(_document(result, mode=config.writeback.mode, write=write))
+    else:
+        _print(result, mode=config.writeback.mode, write=write)
+    return int(result.outcome)
+
+
+@click.command()
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also save the plan to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def plan(settings: Settings, *, output: Path | None, as_json: bool) -> int:
+    """Show what a sync would write: goal, column, native value, ours, difference, why. Writes nothing."""
+    config = settings.load()
+    result = _run(settings, config, command="plan", write=False, full=False, quiet=as_json)
+    document = plan_document(result)
+    if output is not None:
+        _save(output, document)
+    if as_json:
+        print_json(document)
+    else:
+        out = console()
+        print_plan(result.plan, out, title="Plan")
+        _print_problems(result)
+    return int(result.outcome)
+
+
+def _run(settings: Settings, config: Any, *, command: str, write: bool, full: bool, quiet: bool) -> CycleResult:
+    with progress_watcher(quiet=quiet) as (watcher, (on_plan, on_write)):
+        options = {"watcher": watcher, "on_plan": on_plan, "on_write": on_write}
+        with settings.app(config, line_options=options) as app:
+            return app.sync(command=command, write=write, full=full)
+
+
+def _save(path: Path, document: dict[str, object]) -> None:
+    try:
+        path.write_text(json_text(document) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the plan cannot be saved to {path}: {error.strerror}") from None
+
+
+def plan_document(result: CycleResult) -> dict[str, object]:
+    """Return the plan of a cycle as a document."""
+    return {
+        "run": result.run_id,
+        "goals": _goals(result.plan),
+        "left_alone": [
+            {"goal": s.goal_id, "title": s.title, "reason": s.reason, "message": s.message} for s in result.plan.skips
+        ],
+        "unchanged": result.plan.unchanged,
+        "problems": result.rollup.problems,
+    }
+
+
+def _goals(plan: WritePlan) -> list[dict[str, object]]:
+    return [
+        {
+            "goal": write.goal_id,
+            "title": write.title,
+            "etag": write.etag,
+            "changes": [
+                {
+                    "column": change.column,
+                    "native": change.native,
+                    "ours": change.ours,
+                    "difference": change.difference,
+                    "why": change.why,
+                }
+                for change in write.changes
+            ],
+        }
+        for write in plan.writes
+    ]
+
+
+def _document(result: CycleResult, *, mode: str, write: bool) -> dict[str, object]:
+    titles = {goal.id: goal.title for goal in result.snapshot.book.goals.values()}
+    pushed = result.pushed
+    return {
+        **plan_document(result),
+        "mode": mode,
+        "wrote": write,
+        "outcome": result.outcome.name.lower(),
+        "counts": result.counts,
+        "tables": result.pulls,
+        "recomputed": [{"goal": goal_id, "title": titles[goal_id]} for goal_id in sorted(result.recomputed)],
+        "written": [{"goal": w.goal_id, "title": w.title} for w in pushed.written] if pushed else [],
+        "not_written": [{"goal": s.goal_id, "reason": s.reason, "message": s.message} for s in _unwritten(result)],
+    }
+
+
+def _unwritten(result: CycleResult) -> list[Any]:
+    return [*result.pushed.skips, *result.pushed.failures] if result.pushed else []
+
+
+def _print(result: CycleResult, *, mode: str, write: bool) -> None:
+    out = console()
+    counts = result.counts
+    out.print(
+        f"pulled {number(counts['rows'])} rows of {len(result.pulls)} tables "
+        f"({number(counts['changed_rows'])} changed) in {number(counts['requests'])} requests"
+    )
+    _print_recomputed(result)
+    print_plan(result.plan, out, title="Plan" if not write else "Written")
+    if write:
+        out.print(f"wrote {counts['written_goals']} of {counts['planned_goals']} goals (run {result.run_id})")
+    elif mode == "plan":
+        out.print('nothing was written: writeback.mode is "plan"; set it to "override" to write')
+    else:
+        out.print("nothing was written: this was a dry run")
+    for skip in _unwritten(result):
+        out.print(f"not written: {skip.message}")
+    _print_problems(result)
+
+
+def _print_recomputed(result: CycleResult) -> None:
+    out = console()
+    computable = sum(len(group.goal_ids) for group in result.snapshot.grouping.groups)
+    titles = sorted(result.snapshot.book.goals[goal_id].title for goal_id in result.recomputed)
+    listed = f": {', '.join(titles)}" if 0 < len(titles) <= 12 else ""
+    out.print(f"recomputed {len(titles)} goals from their records{listed}" if computable else "no goal counts records")
+
+
+def _print_problems(result: CycleResult) -> None:
+    out = console()
+    for problem in result.rollup.problems:
+        word = "problem" if problem.severity is Severity.BLOCKING else "warning"
+        out.print(f"{word}: {problem.message}" + (f" (mend: {problem.hint})" if problem.hint else ""))

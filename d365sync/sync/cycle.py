@@ -1,0 +1,259 @@
+"""One cycle, in order: pull, load, group, recompute, roll up, plan, push.
+
+IO: through the client, the mirror and the journal.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from d365sync.config import Config
+from d365sync.core.fetchxml.context import Context
+from d365sync.core.goals.book import BOOK_COLUMNS, build_book
+from d365sync.core.goals.forest import Forest, build_forest
+from d365sync.core.goals.goal import GoalBook
+from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
+from d365sync.core.goals.participation import Grouping, group_goals
+from d365sync.core.goals.rollup import Rollup, RollupRules, roll_up
+from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
+from d365sync.core.problems import Problem, Severity
+from d365sync.core.schema import Column, Schema, Table
+from d365sync.dataverse.client import DataverseClient
+from d365sync.errors import SchemaError
+from d365sync.journal.store import Journal
+from d365sync.mirror.store import Mirror
+from d365sync.mirror.tables import MirrorTable
+from d365sync.sync.definitions import definitions
+from d365sync.sync.pull import Puller, TablePull, Watcher, mirror_table
+from d365sync.sync.push import Pushed, Pusher
+from d365sync.sync.recompute import Recomputed, Recomputer
+
+log = structlog.get_logger(__name__)
+
+LATE_TABLES = ("systemuser", "team")
+"""Book tables that rollup queries often link to: pulled after it is known which columns they need."""
+
+
+class Outcome(IntEnum):
+    """How a cycle ended; the value is the exit code."""
+
+    OK = 0
+    FAILED = 1
+    PARTIAL = 3
+    REFUSED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The parts a cycle joins."""
+
+    config: Config
+    client: DataverseClient
+    mirror: Mirror
+    journal: Journal
+    clock: Callable[[], dt.datetime]
+    watcher: Watcher = field(default_factory=Watcher)
+    on_write: Callable[[GoalWrite], None] = field(default=lambda _write: None)
+    on_plan: Callable[[WritePlan], None] = field(default=lambda _plan: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The goals and the tables behind them, as mirrored at one moment."""
+
+    book: GoalBook
+    schema: Schema
+    tables: Mapping[str, MirrorTable]
+    grouping: Grouping
+    forest: Forest
+    context: Context
+    zone: ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class CycleResult:
+    """What one cycle did. ``recomputed`` are the ids of the goals whose own part was computed now."""
+
+    run_id: str
+    snapshot: Snapshot
+    pulls: tuple[TablePull, ...]
+    recomputed: frozenset[str]
+    rollup: Rollup
+    plan: WritePlan
+    pushed: Pushed | None
+    requests: int
+    bytes: int
+
+    @property
+    def outcome(self) -> Outcome:
+        """OK, or PARTIAL when a problem, a conflict or a refusal kept a goal from being computed or written."""
+        blocked = any(problem.severity is Severity.BLOCKING for problem in self.rollup.problems)
+        conflicts = self.pushed is not None and (
+            self.pushed.failures or any(_matters(one) for one in self.pushed.skips)
+        )
+        return Outcome.PARTIAL if blocked or conflicts else Outcome.OK
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The cycle in numbers, for the journal and for programs."""
+        return {
+            "goals": len(self.snapshot.book.goals),
+            "rows": sum(pull.rows for pull in self.pulls),
+            "changed_rows": sum(pull.changed + pull.deleted for pull in self.pulls),
+            "recomputed_goals": len(self.recomputed),
+            "planned_goals": len(self.plan.writes),
+            "written_goals": len(self.pushed.written) if self.pushed else 0,
+            "conflicts": sum(one.reason is SkipReason.CONFLICT for one in self.pushed.skips) if self.pushed else 0,
+            "failures": len(self.pushed.failures) if self.pushed else 0,
+            "problems": len(self.rollup.problems),
+            "requests": self.requests,
+            "bytes": self.bytes,
+        }
+
+
+def run_cycle(line: Line, *, command: str, write: bool, full: bool = False) -> CycleResult:
+    """Run one cycle; write only if ``write``, from nothing if ``full``.
+
+    Raises:
+        D365SyncError: the run cannot go on; the journal says so, and the mirror stays usable.
+    """
+    now = line.clock()
+    run_id = line.journal.start_run(command, line.config.writeback.mode if write else "plan", now)
+    try:
+        result = _cycle(line, run_id, now, write=write, full=full)
+    except BaseException as error:
+        line.journal.finish_run(run_id, "failed", {}, str(error) or type(error).__name__, line.clock())
+        raise
+    line.journal.finish_run(run_id, result.outcome.name.lower(), result.counts, "", line.clock())
+    return result
+
+
+def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool) -> CycleResult:
+    if full:
+        line.mirror.drop_positions()
+    spent = replace(line.client.usage)
+    pulls, snapshot = pull_all(line, now)
+    recomputed = recompute(line, snapshot)
+    theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
+    rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
+    plan = plan_writes(snapshot.book, rollup, theirs)
+    line.on_plan(plan)
+    pushed = push(line, run_id, snapshot, plan, rollup) if write else None
+    return CycleResult(
+        run_id=run_id,
+        snapshot=snapshot,
+        pulls=pulls,
+        recomputed=frozenset(recomputed.goals),
+        rollup=rollup,
+        plan=plan,
+        pushed=pushed,
+        requests=line.client.usage.requests - spent.requests,
+        bytes=line.client.usage.bytes - spent.bytes,
+    )
+
+
+def pull_all(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snapshot]:
+    """Pull the tables that define goals, then the tables that those name."""
+    puller = Puller(line.client, line.mirror, line.config.pull, now, line.watcher)
+    schema = definitions(line.client, line.mirror, BOOK_COLUMNS, now)
+    tables = {name: _book_table(schema, name, ()) for name in BOOK_COLUMNS}
+    pulls = [puller.pull(table) for name, table in tables.items() if name not in LATE_TABLES]
+    book = load_book(line, tables)
+    schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
+    grouping = group_goals(book, schema, goals_to_compute(book))
+    needed = columns_needed(grouping.groups, schema)
+    for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:
+        tables[name] = _merged(schema, name, needed.get(name, frozenset()))
+        if name in LATE_TABLES or name not in BOOK_COLUMNS or set(tables[name].columns) - _book_set(schema, name):
+            pulls.append(puller.pull(tables[name]))
+    return tuple(pulls), snapshot_of(line, schema, tables, now)
+
+
+def snapshot_of(line: Line, schema: Schema, tables: Mapping[str, MirrorTable], now: dt.datetime) -> Snapshot:
+    """Read the goals from the mirror and arrange them."""
+    zone = line.config.rollup.zone
+    book = load_book(line, tables)
+    return Snapshot(
+        book=book,
+        schema=schema,
+        tables=tables,
+        grouping=group_goals(book, schema, goals_to_compute(book)),
+        forest=build_forest(book.goals),
+        context=Context(
+            now=now, time_zone=zone, week_start=book.organization.week_start, fiscal=book.organization.fiscal
+        ),
+        zone=zone,
+    )
+
+
+def load_book(line: Line, tables: Mapping[str, MirrorTable]) -> GoalBook:
+    """Read one immutable snapshot of the goals from the mirror; a table not pulled yet is empty."""
+    pulled = {name: tables[name] for name in BOOK_COLUMNS if line.mirror.position(name) is not None}
+    return build_book({name: line.mirror.rows(table) for name, table in pulled.items()}, line.config.rollup.zone)
+
+
+def recompute(line: Line, snapshot: Snapshot) -> Recomputed:
+    """Compute the own parts that may have changed."""
+    recomputer = Recomputer(
+        line.mirror, snapshot.book, snapshot.schema, snapshot.tables, snapshot.context, snapshot.zone
+    )
+    return recomputer.recompute(snapshot.grouping)
+
+
+def roll_up_all(config: Config, snapshot: Snapshot, recomputed: Recomputed, theirs: frozenset[str]) -> Rollup:
+    """Add up every tree."""
+    rules = RollupRules(config.rollup.closed_child, config.rollup.overridden_child, config.rollup.percentage_rounding)
+    return roll_up(
+        snapshot.book,
+        snapshot.forest,
+        recomputed.own,
+        problems=_unique(recomputed.problems),
+        overridden_by_person=theirs,
+        rules=rules,
+    )
+
+
+def push(line: Line, run_id: str, snapshot: Snapshot, plan: WritePlan, rollup: Rollup) -> Pushed:
+    """Send a plan."""
+    pusher = Pusher(
+        client=line.client,
+        journal=line.journal,
+        mirror=line.mirror,
+        goals=snapshot.tables["goal"],
+        run_id=run_id,
+        clock=line.clock,
+        on_goal=line.on_write,
+    )
+    return pusher.push(plan, snapshot.book.goals, rollup)
+
+
+def _more(line: Line, schema: Schema, names: Iterable[str], now: dt.datetime) -> Iterable[Table]:
+    return definitions(line.client, line.mirror, set(names) - set(schema.tables), now).tables.values()
+
+
+def _book_table(schema: Schema, name: str, extra: Iterable[str]) -> MirrorTable:
+    if name not in schema.tables:
+        raise SchemaError(f"this organization has no table '{name}', which goals need", table=name)
+    return mirror_table(schema.table(name), [*BOOK_COLUMNS[name], *extra])
+
+
+def _merged(schema: Schema, name: str, needed: Iterable[str]) -> MirrorTable:
+    return mirror_table(schema.table(name), [*BOOK_COLUMNS.get(name, ()), *needed])
+
+
+def _book_set(schema: Schema, name: str) -> set[Column]:
+    return set(_book_table(schema, name, ()).columns)
+
+
+def _matters(skip: Skip) -> bool:
+    return skip.reason in (SkipReason.CONFLICT, SkipReason.PROBLEM)
+
+
+def _unique(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(dict.fromkeys(problems))

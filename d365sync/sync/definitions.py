@@ -1,0 +1,48 @@
+"""Table definitions, remembered in the mirror for a day so that an idle cycle does not read metadata.
+
+IO: HTTP and SQL, through the client and the mirror.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+
+import msgspec
+
+from d365sync.core.schema import Schema, Table
+from d365sync.dataverse.client import DataverseClient
+from d365sync.dataverse.metadata import read_schema
+from d365sync.mirror.store import Mirror
+
+MAX_AGE = dt.timedelta(days=1)
+
+
+def definitions(client: DataverseClient, mirror: Mirror, names: Iterable[str], now: dt.datetime) -> Schema:
+    """Return the definitions of the tables that exist, reading those not known or older than a day."""
+    remembered: list[Table] = []
+    unknown: list[str] = []
+    for name in sorted(set(names)):
+        entry = mirror.definition(name)
+        table = _read(entry[0]) if entry is not None and now - entry[1] < MAX_AGE else None
+        if table is None:
+            unknown.append(name)
+        else:
+            remembered.append(table)
+    fresh = read_schema(client, unknown) if unknown else Schema({})
+    for table in fresh.tables.values():
+        mirror.save_definition(table.logical_name, msgspec.json.encode(table).decode(), now)
+    return Schema.of([*remembered, *fresh.tables.values()])
+
+
+def remembered(mirror: Mirror) -> Schema:
+    """Return every definition the mirror remembers, however old."""
+    tables = (_read(document) for document in mirror.definition_documents())
+    return Schema.of(table for table in tables if table is not None)
+
+
+def _read(document: str) -> Table | None:
+    try:
+        return msgspec.json.decode(document, type=Table)
+    except msgspec.DecodeError:
+        return None
