@@ -1,0 +1,206 @@
+"""The commands end to end: output, exit codes, errors in one sentence, and nothing secret anywhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.golden.casebook import write_org
+from tests.scenarios.conftest import CASES, Admin, Done, initialise, run, served
+
+TRACEBACK = "Traceback"
+
+
+def assert_one_sentence(done: Done, code: int, *words: str) -> None:
+    assert done.code == code, done
+    first = done.err.strip().splitlines()[0]
+    assert first.startswith("d365sync: "), done.err
+    for word in words:
+        assert word in done.err
+    assert TRACEBACK not in done.err
+    assert done.out == ""
+
+
+def test_the_line_from_init_to_explain(admin: Admin) -> None:
+    doctor = admin.run("doctor")
+    assert doctor.code == 0, doctor.out + doctor.err
+    assert "FAIL" not in doctor.out
+
+    plan = admin.run("plan", "--json")
+    assert (plan.code, len(plan.document["goals"])) == (0, 5)
+    dry = admin.run("sync", "--dry-run")
+    assert "nothing was written: this was a dry run" in dry.out
+    assert admin.run("plan", "--json").document["goals"] == plan.document["goals"]
+
+    first = admin.run("sync")
+    assert first.code == 0, first.err
+    assert "wrote 5 of 5 goals" in first.out
+    second = admin.run("sync", "--json")
+    assert second.document["counts"]["planned_goals"] == 0
+    assert second.document["counts"]["recomputed_goals"] == 0
+    assert second.document["written"] == []
+
+    (company,) = [goal for goal in admin.run("goals", "list", "--json").document["goals"] if goal["title"] == "Company"]
+    assert (company["native"], company["ours"], company["attainment"]) == (305.0001, 305.0001, 0.305)
+
+    explained = admin.run("explain", "north", "--json").document
+    (actual,) = [column for column in explained["columns"] if column["column"] == "actualmoney"]
+    assert [record["name"] for record in actual["records"]] == ["3"]
+    assert {child["title"]: child["amount"] for child in actual["children"]} == {"Ann": 100.25, "Bob": 200.5}
+    assert (
+        actual["own"] + sum(child["amount"] for child in actual["children"]) == actual["total"] == actual["ours"] == 301
+    )
+    assert '<condition attribute="statecode" operator="eq" value="1"/>' in actual["fetchxml"]
+
+    status = admin.run("status", "--json").document
+    assert status["goals"] == {"different": 0, "right": 5}
+    assert [one["outcome"] for one in status["runs"]] == ["ok"] * 5
+
+
+def test_for_people_too(admin: Admin) -> None:
+    admin.run("sync")
+    assert "Company" in admin.run("goals", "list").out
+    assert "305.00" in admin.run("goals", "list").out
+    explained = admin.run("explain", "North", "--query").out
+    assert "1 records give 0.25, 2 children give 300.75; Dataverse held 301" in explained
+    assert "<link-entity" not in explained
+    rows = list(csv.DictReader(io.StringIO(admin.run("explain", "North", "--csv").out)))
+    assert sum(float(row["counts_for"]) for row in rows if row["column"] == "actualmoney") == 301
+    status = admin.run("status").out
+    assert "5 right" in status
+    assert "opportunity" in status
+
+
+def test_mode_plan_writes_nothing(tmp_path: Path) -> None:
+    write_org(CASES["tree"], tmp_path / "org")
+    with served(tmp_path / "org") as remote:
+        admin = initialise(tmp_path / "admin", remote, mode="plan")
+        assert 'writeback.mode is "plan"' in admin.run("sync").out
+        assert len(admin.run("plan", "--json").document["goals"]) == 5
+
+
+def test_a_plan_can_be_saved(admin: Admin) -> None:
+    assert admin.run("plan", "--output", "plan.json").code == 0
+    assert (admin.folder / "plan.json").read_text(encoding="utf-8").startswith("{")
+    assert_one_sentence(admin.run("plan", "--output", "gone/plan.json"), 2, "cannot be saved")
+
+
+def test_a_wrong_secret_is_one_sentence_and_exit_6(admin: Admin) -> None:
+    (admin.folder / "secret").write_text("hunter2-not-the-secret", encoding="utf-8")
+    done = admin.run("sync")
+    assert_one_sentence(done, 6, "the client secret is wrong", "AADSTS7000215", "mend:")
+    assert "hunter2" not in done.err
+    assert admin.run("sync", "--json").document["error"]["exit_code"] == 6
+
+
+def test_a_missing_secret_is_a_fault_of_the_configuration(admin: Admin) -> None:
+    (admin.folder / "secret").unlink()
+    assert_one_sentence(admin.run("sync"), 2, "secret")
+    assert not (admin.folder / "mirror.db").exists()
+
+
+def test_an_unreachable_host_is_temporary_and_exit_5(admin: Admin) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    nowhere = f"https://localhost:{port}"
+    environment = {"D365SYNC_DATAVERSE__URL": nowhere, "D365SYNC_DATAVERSE__AUTHORITY": f"{nowhere}/x"}
+    assert_one_sentence(admin.run("sync", **environment), 5, f"localhost:{port}", "refused")
+
+
+def test_a_server_that_is_not_trusted_is_not_talked_to(admin: Admin) -> None:
+    assert_one_sentence(
+        admin.run("sync", D365SYNC_DATAVERSE__CA_BUNDLE=""), 1, "certificate verify failed", "ca_bundle"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ('match = "GET */opportunities*"\nevery = 1\nstatus = 403\ncode = "0x80040220"', 6, "GET opportunities"),
+        ('match = "PATCH */goals*"\nevery = 1\nstatus = 403\ncode = "0x80040220"', 6, "PATCH goals"),
+    ],
+)
+def test_a_missing_privilege_is_exit_6(tmp_path: Path, fault: str, code: int, words: str) -> None:
+    write_org(CASES["tree"], tmp_path / "org")
+    (tmp_path / "faults.toml").write_text(f"[[fault]]\n{fault}\n", encoding="utf-8")
+    with served(tmp_path / "org", "--faults", str(tmp_path / "faults.toml")) as remote:
+        admin = initialise(tmp_path / "admin", remote)
+        assert_one_sentence(admin.run("sync"), code, words, "security role")
+        doctor = admin.run("doctor")
+        assert doctor.code == 6
+        assert "FAIL" in doctor.out
+
+
+def test_a_malformed_configuration_lists_every_fault(admin: Admin) -> None:
+    path = admin.folder / "d365sync.toml"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("[rollup]", "[rolup]").replace('mode = "override"', 'mode = "x"')
+    )
+    assert_one_sentence(admin.run("sync"), 2, "2 faults", "rolup (did you mean rollup?)", "writeback.mode")
+    assert not (admin.folder / "mirror.db").exists()
+
+
+def test_no_configuration_says_how_to_make_one(tmp_path: Path) -> None:
+    assert_one_sentence(run(tmp_path, "sync"), 2, "d365sync init")
+
+
+def test_a_malformed_org_folder_is_refused_before_anything_is_served(tmp_path: Path) -> None:
+    write_org(CASES["tree"], tmp_path / "org")
+    goals = tmp_path / "org" / "goals.json"
+    goals.write_text(
+        goals.read_text(encoding="utf-8").replace('"targetmoney": 1000', '"targetmoney": "much"'), encoding="utf-8"
+    )
+    assert_one_sentence(
+        run(tmp_path, "emulator", "serve", "--org", "org", "--port", "0"), 2, "goals.json", "targetmoney"
+    )
+    assert_one_sentence(run(tmp_path, "emulator", "serve", "--org", "gone", "--port", "0"), 2, "gone")
+
+
+def test_init_does_not_replace_a_file_unasked(admin: Admin) -> None:
+    assert_one_sentence(admin.run("init", "--non-interactive"), 2, "exists already", "--force")
+
+
+def test_an_unknown_goal_is_said_so(admin: Admin) -> None:
+    admin.run("sync")
+    assert_one_sentence(admin.run("explain", "Nobody"), 2, "there is no goal 'Nobody'")
+
+
+def test_lists_before_the_first_sync_say_what_to_do(admin: Admin) -> None:
+    assert_one_sentence(admin.run("goals", "list"), 2, "nothing has been pulled yet", "d365sync sync")
+    assert admin.run("status").code == 0
+
+
+def test_nothing_secret_shows_anywhere(admin: Admin) -> None:
+    secret = admin.remote["client_secret"]
+    for arguments in (
+        ("sync",),
+        ("sync", "--json"),
+        ("doctor",),
+        ("doctor", "--json"),
+        ("status", "--json"),
+        ("plan",),
+    ):
+        done = admin.run("--debug", "-v", *arguments)
+        assert secret not in done.out + done.err
+        assert "Bearer ey" not in done.out + done.err
+    for path in admin.folder.iterdir():
+        if path.name != "secret":
+            assert secret.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("sync", "--help"), ("emulator", "serve", "--help")]
+)
+def test_help_and_version_need_no_configuration(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert run(tmp_path, *arguments).code == 0
+
+
+def test_a_mistyped_command_or_option_is_exit_2(tmp_path: Path) -> None:
+    assert run(tmp_path, "snyc").code == 2
+    assert run(tmp_path, "sync", "--drry-run").code == 2
+    assert run(tmp_path, "--now", "soon", "sync").code == 2
