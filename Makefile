@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -q -n auto
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types contracts docs lock clean
+.PHONY: help setup demo test check soak format lint types contracts docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +29,9 @@ check: $(DEV)  ## what CI runs: format, lint, types, contracts, tests
 
 format: $(DEV)  ## put the code into shape
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .
+
+soak: $(DEV)  ## the properties of the line on many more random organizations
+	@D365SYNC_TEST_EFFORT=40 $(BIN)/pytest -q -n auto tests/properties/test_sync_agreement.py
 
 lint: $(DEV)  ## lint, types and import contracts
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -5,9 +5,10 @@ IO: terminal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TypeAlias
 
 import click
 from rich.table import Table
@@ -24,6 +25,8 @@ from d365sync.core.period import DaySpan, day_of
 from d365sync.sync.cycle import Snapshot
 from d365sync.sync.offline import computed, mirrored
 
+NativeValues: TypeAlias = Mapping[str, Mapping[str, Number | None]]
+
 PACE_STYLES = {
     Pace.AHEAD: "green",
     Pace.REACHED: "bold green",
@@ -35,7 +38,10 @@ PACE_STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class GoalLine:
-    """One goal as it is listed; ``ours`` None when it is not computed (closed, or a problem)."""
+    """One goal as it is listed; ``ours`` None when it is not computed (closed, or a problem).
+
+    ``held`` is what Dataverse holds now; ``native`` what it held of its own, before d365sync took the goal over.
+    """
 
     goal: Goal
     depth: int
@@ -45,6 +51,7 @@ class GoalLine:
     data_type: DataType | None
     target: Number | None
     native: Number | None
+    held: Number | None
     ours: Number | None
     progress: Progress | None
     note: str
@@ -70,7 +77,7 @@ def list_goals(settings: Settings, *, everything: bool, tree: str | None, as_jso
     with settings.app() as app:
         snapshot = mirrored(app.line, app.clock())
         rollup, plan = computed(app.line, snapshot)
-        lines = list(goal_lines(snapshot, rollup, plan))
+        lines = list(goal_lines(snapshot, rollup, plan, app.line.journal.native_values()))
         root = None
         if tree is not None:
             root = snapshot.forest.tree_of(snapshot.book.goals, find_goal(snapshot, tree).id)
@@ -87,8 +94,11 @@ def list_goals(settings: Settings, *, everything: bool, tree: str | None, as_jso
     return 0
 
 
-def goal_lines(snapshot: Snapshot, rollup: Rollup, plan: WritePlan) -> Iterator[GoalLine]:
-    """Yield every goal, each tree from its root down, trees by title."""
+def goal_lines(snapshot: Snapshot, rollup: Rollup, plan: WritePlan, native: NativeValues) -> Iterator[GoalLine]:
+    """Yield every goal, each tree from its root down, trees by title.
+
+    ``native`` holds the columns of the goals that d365sync took over as they were before, by goal id.
+    """
     book = snapshot.book
     notes = {skip.goal_id: skip.reason for skip in plan.skips}
     roots = [goal for goal in book.goals.values() if goal.parent_id not in book.goals]
@@ -97,30 +107,38 @@ def goal_lines(snapshot: Snapshot, rollup: Rollup, plan: WritePlan) -> Iterator[
     while pending:
         goal_id, depth = pending.pop()
         listed.add(goal_id)
-        yield _line(snapshot, rollup, notes, book.goals[goal_id], depth)
+        yield _line(snapshot, rollup, notes, native, book.goals[goal_id], depth)
         children = sorted((book.goals[one] for one in snapshot.forest.children[goal_id]), key=_by_title, reverse=True)
         pending.extend((child.id, depth + 1) for child in children)
     for goal in sorted((goal for goal in book.goals.values() if goal.id not in listed), key=_by_title):
-        yield _line(snapshot, rollup, notes, goal, 0)
+        yield _line(snapshot, rollup, notes, native, goal, 0)
 
 
 def _by_title(goal: Goal) -> tuple[str, str]:
     return goal.title, goal.id
 
 
-def _line(snapshot: Snapshot, rollup: Rollup, notes: dict[str, SkipReason], goal: Goal, depth: int) -> GoalLine:
+def _line(
+    snapshot: Snapshot,
+    rollup: Rollup,
+    notes: Mapping[str, SkipReason],
+    native: NativeValues,
+    goal: Goal,
+    depth: int,
+) -> GoalLine:
     metric = snapshot.book.metric_of(goal)
     data_type = metric.data_type if metric else None
     column = Slot(Category.ACTUAL, data_type).column if data_type else ""
     totals = rollup.totals.get(goal.id)
     ours = totals.totals.get(column) if totals else None
-    native = goal.native.get(column)
+    held = goal.native.get(column)
+    taken_over = goal.is_overridden and goal.id not in notes
     try:
         span = owner_span(goal, snapshot.book, snapshot.zone)
     except ValueError:
         span = None
     target = goal.targets.get(data_type) if data_type else None
-    held = goal.id in notes or ours is None
+    shown = held if goal.id in notes or ours is None else ours
     today = day_of(snapshot.context.now, snapshot.zone)
     return GoalLine(
         goal=goal,
@@ -130,9 +148,10 @@ def _line(snapshot: Snapshot, rollup: Rollup, notes: dict[str, SkipReason], goal
         span=span,
         data_type=data_type,
         target=target,
-        native=native,
+        native=native.get(goal.id, goal.native).get(column) if taken_over else held,
+        held=held,
         ours=ours,
-        progress=progress_of(native if held else ours, target, span, today) if span else None,
+        progress=progress_of(shown, target, span, today) if span else None,
         note=str(notes[goal.id].value) if goal.id in notes else "",
     )
 
@@ -185,6 +204,7 @@ def _document(line: GoalLine) -> dict[str, object]:
         "to": line.span.last_on if line.span else None,
         "target": line.target,
         "native": line.native,
+        "held": line.held,
         "ours": line.ours,
         "attainment": _short(progress.attainment) if progress else None,
         "today_target": _short(progress.today_target) if progress else None,

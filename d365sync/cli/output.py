@@ -78,8 +78,8 @@ def percent(value: Decimal | None) -> str:
     return "-" if value is None else f"{value * 100:,.0f} %"
 
 
-def print_plan(plan: WritePlan, out: Console, *, title: str) -> None:
-    """Print the plan, a line per goal and column, then what is left alone and why."""
+def print_plan(plan: WritePlan, out: Console, *, title: str, most: int | None = None) -> None:
+    """Print the plan, a line per goal and column (``most`` goals), then what is left alone and why."""
     if plan.writes:
         table = Table(title=title, title_justify="left", header_style="bold")
         for name in ("Goal", "Column"):
@@ -87,9 +87,11 @@ def print_plan(plan: WritePlan, out: Console, *, title: str) -> None:
         for name in ("Native", "Ours", "Difference"):
             table.add_column(name, justify="right")
         table.add_column("Why")
-        for write in plan.writes:
+        for write in plan.writes[:most]:
             _plan_rows(table, write)
         out.print(table)
+        if most is not None and len(plan.writes) > most:
+            out.print(f"... and {len(plan.writes) - most} more goals (--json lists all)")
     else:
         out.print(f"{title}: nothing to write")
     for skip in plan.skips:

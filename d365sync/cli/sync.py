@@ -17,6 +17,9 @@ from d365sync.core.problems import Severity
 from d365sync.errors import UsageError
 from d365sync.sync.cycle import CycleResult
 
+MOST_SHOWN = 15
+"""Goals a sync lists after writing them; the plan lists all."""
+
 
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing, whatever the mode.")
@@ -137,7 +140,7 @@ def _print(result: CycleResult, *, mode: str, write: bool) -> None:
         f"({number(counts['changed_rows'])} changed) in {number(counts['requests'])} requests"
     )
     _print_recomputed(result)
-    print_plan(result.plan, out, title="Plan" if not write else "Written")
+    print_plan(result.plan, out, title="Plan" if not write else "Written", most=MOST_SHOWN if write else None)
     if write:
         out.print(f"wrote {counts['written_goals']} of {counts['planned_goals']} goals (run {result.run_id})")
     elif mode == "plan":

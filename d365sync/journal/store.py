@@ -153,6 +153,26 @@ class Journal:
                 found.setdefault(goal_id, []).append(_load(after))
         return {goal_id: tuple(values) for goal_id, values in found.items()}
 
+    def native_values(self) -> dict[str, Values]:
+        """Return, per goal, the columns as they were before d365sync took the goal over.
+
+        A goal that was handed back and taken over again counts from the last time.
+        """
+        statement = (
+            select(WRITES.c.goal_id, WRITES.c.before, WRITES.c.after)
+            .where(WRITES.c.outcome == WriteOutcome.DONE.value)
+            .order_by(WRITES.c.id)
+        )
+        native: dict[str, Values] = {}
+        ours: dict[str, Values] = {}
+        with self._transaction() as connection:
+            for goal_id, before_text, after_text in connection.execute(statement):
+                before = _load(before_text)
+                if goal_id not in ours or any(before.get(name) != value for name, value in ours[goal_id].items()):
+                    native[goal_id] = before
+                ours[goal_id] = _load(after_text)
+        return native
+
     def runs(self, limit: int) -> Sequence[Run]:
         """Return the last cycles, the newest first."""
         statement = select(RUNS).order_by(RUNS.c.started_at.desc(), RUNS.c.id.desc()).limit(limit)

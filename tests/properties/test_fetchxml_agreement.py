@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -325,12 +324,11 @@ def test_both_readings_agree_on_sqlite(query: tuple[dict[str, list[Row]], Fetch,
 @pytest.mark.postgresql
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(_queries)
-def test_both_readings_agree_on_postgresql(query: tuple[dict[str, list[Row]], Fetch, Context]) -> None:
-    url = os.environ.get("D365SYNC_TEST_POSTGRESQL")
-    if not url:
-        pytest.skip("D365SYNC_TEST_POSTGRESQL names no server")
+def test_both_readings_agree_on_postgresql(
+    postgresql_server: str, query: tuple[dict[str, list[Row]], Fetch, Context]
+) -> None:
     tables, fetch, context = query
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    engine = sqlalchemy.create_engine(postgresql_server, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
 
         def execute(statement: str, parameters: Mapping[str, Any]) -> list[Any]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import random
 import tempfile
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
-from d365sync.emulator.native import recalculate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d365sync.app import App
 from d365sync.core.values import Row, Value
 from d365sync.emulator import Emulator
+from d365sync.emulator.native import recalculate
 from tests.emulated import NOW, application, goal_values
 from tests.properties.orgs import DAYS, write_random_org
 
-relaxed = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+EFFORT = int(os.environ.get("D365SYNC_TEST_EFFORT", "1"))
+relaxed = settings(max_examples=12 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
 seeds = st.integers(0, 2**32)
 
 
