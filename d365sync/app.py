@@ -17,9 +17,9 @@ import requests
 from d365sync import logs
 from d365sync.config import Config, resolve_secret
 from d365sync.dataverse.auth import MsalTokens, SignIn, certificate_credential
-from d365sync.dataverse.client import DataverseClient, make_session
+from d365sync.dataverse.client import Answer, DataverseClient, Usage, make_session
 from d365sync.dataverse.retry import RetryPolicy
-from d365sync.errors import ConfigError
+from d365sync.errors import ConfigError, D365SyncError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.sync.cycle import CycleResult, Line, run_cycle
@@ -57,14 +57,17 @@ def build(
     environ: Mapping[str, str] = os.environ,
     session: requests.Session | None = None,
     line_options: Mapping[str, Any] | None = None,
+    offline: bool = False,
 ) -> App:
     """Build the application; ``session`` is the seam at which tests put the emulator.
+
+    ``offline`` is for commands that only read what is mirrored: no secret is needed, and no request is possible.
 
     Raises:
         ConfigError: a secret, certificate or CA bundle that cannot be read, or a database URL that cannot be used.
         MirrorError, JournalError: a database that cannot be opened.
     """
-    client = make_client(config, environ=environ, session=session)
+    client = _NoClient() if offline else make_client(config, environ=environ, session=session)
     line = Line(
         config=config,
         client=client,
@@ -83,6 +86,16 @@ def opened(config: Config, **options: Any) -> Iterator[App]:
         yield app
     finally:
         app.close()
+
+
+class _NoClient(DataverseClient):
+    """Stands where the client would, for commands that ask Dataverse nothing."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+
+    def _send(self, method: str, address: str, **_options: Any) -> Answer:
+        raise D365SyncError(f"{method} {address}: this command works offline")
 
 
 def make_client(

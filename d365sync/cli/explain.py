@@ -33,7 +33,7 @@ def explain(settings: Settings, goal: str, *, as_json: bool, as_csv: bool, with_
 
     Reads what the last sync mirrored; asks Dataverse nothing.
     """
-    with settings.app() as app:
+    with settings.app(offline=True) as app:
         snapshot = mirrored(app.line, app.clock())
         rollup, _ = computed(app.line, snapshot)
         found = explain_goal(app.line, snapshot, rollup, find_goal(snapshot, goal))

@@ -5,6 +5,7 @@ IO: terminal.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -26,6 +27,9 @@ from d365sync.sync.cycle import Snapshot
 from d365sync.sync.offline import computed, mirrored
 
 NativeValues: TypeAlias = Mapping[str, Mapping[str, Number | None]]
+
+WITH_OWNER_WIDTH = 110
+"""Columns a terminal needs for the owner to be shown too."""
 
 PACE_STYLES = {
     Pace.AHEAD: "green",
@@ -74,7 +78,7 @@ def list_goals(settings: Settings, *, everything: bool, tree: str | None, as_jso
     """
     from d365sync.sync.explain import find_goal
 
-    with settings.app() as app:
+    with settings.app(offline=True) as app:
         snapshot = mirrored(app.line, app.clock())
         rollup, plan = computed(app.line, snapshot)
         lines = list(goal_lines(snapshot, rollup, plan, app.line.journal.native_values()))
@@ -157,30 +161,42 @@ def _line(
 
 
 def _print(lines: list[GoalLine], snapshot: Snapshot) -> None:
+    out = console()
     code = snapshot.book.organization.base_currency_code
+    with_owner = out.width >= WITH_OWNER_WIDTH
     table = Table(title=f"Goals (money in {code})" if code else "Goals", title_justify="left", header_style="bold")
-    for name in ("Goal", "Owner"):
-        table.add_column(name)
+    table.add_column("Goal", min_width=24)
+    if with_owner:
+        table.add_column("Owner")
     table.add_column("Period", no_wrap=True)
     for name in ("Target", "Native", "Ours", "Reached"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Pace", no_wrap=True)
+    table.add_column("Pace", min_width=8)
     for line in lines:
         pace = line.progress.pace if line.progress else None
-        style = PACE_STYLES.get(pace) if pace else None
         table.add_row(
             "  " * line.depth + line.goal.title,
-            line.owner,
-            f"{line.span.first_on} to {line.span.last_on}" if line.span else "-",
-            *(number(value, _places(line, snapshot)) for value in (line.target, line.native, line.ours)),
+            *([line.owner] if with_owner else []),
+            period_words(line.span) if line.span else "-",
+            *(number(value, 0) for value in (line.target, line.native, line.ours)),
             percent(line.progress.attainment if line.progress else None),
-            Text(_words(line), style=style or ""),
+            Text(_words(line), style=PACE_STYLES.get(pace, "") if pace else ""),
         )
-    console().print(table)
+    out.print(table)
 
 
-def _places(line: GoalLine, snapshot: Snapshot) -> int:
-    return snapshot.book.organization.base_currency_precision if line.data_type is DataType.MONEY else 0
+def period_words(span: DaySpan) -> str:
+    """Write a period shortly: a calendar year, quarter or month by its name, any other by its days."""
+    first, after = span.first_on, span.last_on + dt.timedelta(days=1)
+    months = (after.year - first.year) * 12 + after.month - first.month
+    if (first.day, after.day) == (1, 1):
+        if months == 12 and first.month == 1:
+            return str(first.year)
+        if months == 3 and first.month % 3 == 1:
+            return f"{first.year} Q{first.month // 3 + 1}"
+        if months == 1:
+            return f"{first:%Y-%m}"
+    return f"{span.first_on} to {span.last_on}"
 
 
 def _words(line: GoalLine) -> str:

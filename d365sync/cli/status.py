@@ -25,7 +25,7 @@ RUNS_SHOWN = 10
 @click.pass_obj
 def status(settings: Settings, *, as_json: bool) -> int:
     """Show the last cycles, how fresh each table is, and what is wrong. Asks Dataverse nothing."""
-    with settings.app() as app:
+    with settings.app(offline=True) as app:
         document = _document(app)
     if as_json:
         print_json(document)
