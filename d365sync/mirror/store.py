@@ -125,6 +125,14 @@ class Mirror:
             )
             return True
 
+    def is_pulled(self, table: MirrorTable) -> bool:
+        """Say whether a table is there with these columns and was read to its end at least once."""
+        sql = text(
+            "SELECT 1 FROM _table t JOIN _bookmark b ON b.name = t.name WHERE t.name = :name AND t.shape = :shape"
+        )
+        with self._transaction() as connection:
+            return connection.execute(sql, {"name": table.name, "shape": table.shape}).first() is not None
+
     def index(self, group: Group) -> None:
         """Make the index that covers a group's statement, if it is not there."""
         columns = sums.index_columns(group)

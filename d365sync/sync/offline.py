@@ -6,14 +6,17 @@ IO: SQL, through the mirror.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 
 from d365sync.core.goals.book import BOOK_COLUMNS
 from d365sync.core.goals.needs import columns_needed, goals_to_compute
 from d365sync.core.goals.participation import group_goals
 from d365sync.core.goals.rollup import Rollup
 from d365sync.core.goals.writes import WritePlan, overridden_by_person, plan_writes
+from d365sync.core.schema import Schema
 from d365sync.errors import UsageError
-from d365sync.sync.cycle import Line, Snapshot, load_book, recompute, roll_up_all, snapshot_of
+from d365sync.mirror.tables import MirrorTable
+from d365sync.sync.cycle import LATE_TABLES, Line, Snapshot, load_book, recompute, roll_up_all, snapshot_of
 from d365sync.sync.definitions import remembered
 from d365sync.sync.pull import mirror_table
 
@@ -22,18 +25,19 @@ def mirrored(line: Line, now: dt.datetime) -> Snapshot:
     """Return the goals and tables as mirrored.
 
     Raises:
-        UsageError: nothing was pulled yet.
+        UsageError: nothing was pulled yet, or the last pull did not come to its end.
     """
     if line.mirror.position("goal") is None:
         raise UsageError("nothing has been pulled yet", hint="run `d365sync sync` (it writes nothing in mode plan)")
     schema = remembered(line.mirror)
-    tables = {name: mirror_table(schema.table(name), columns) for name, columns in BOOK_COLUMNS.items()}
+    tables = {name: _table(schema, name, columns) for name, columns in BOOK_COLUMNS.items()}
+    _check(line, (table for name, table in tables.items() if name not in LATE_TABLES))
     book = load_book(line, tables)
     groups = group_goals(book, schema, goals_to_compute(book)).groups
     for name, columns in columns_needed(groups, schema).items():
-        tables[name] = mirror_table(schema.table(name), [*BOOK_COLUMNS.get(name, ()), *columns])
-    pulled = {name: table for name, table in tables.items() if line.mirror.position(name) is not None}
-    return snapshot_of(line, schema, pulled, now)
+        tables[name] = _table(schema, name, [*BOOK_COLUMNS.get(name, ()), *columns])
+    _check(line, tables.values())
+    return snapshot_of(line, schema, tables, now)
 
 
 def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
@@ -41,3 +45,22 @@ def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
     theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
     rollup = roll_up_all(line.config, snapshot, recompute(line, snapshot), theirs)
     return rollup, plan_writes(snapshot.book, rollup, theirs)
+
+
+def _table(schema: Schema, name: str, columns: Iterable[str]) -> MirrorTable:
+    if name not in schema.tables:
+        raise _unfinished(name)
+    return mirror_table(schema.table(name), columns)
+
+
+def _check(line: Line, tables: Iterable[MirrorTable]) -> None:
+    for table in tables:
+        if not line.mirror.is_pulled(table):
+            raise _unfinished(table.name)
+
+
+def _unfinished(name: str) -> UsageError:
+    return UsageError(
+        f"the table '{name}' has not been pulled as the goals need it: the last sync did not come to its end",
+        hint="run `d365sync sync` again",
+    )

@@ -19,8 +19,9 @@ from d365sync.core.values import Value
 from d365sync.emulator import Emulator, EmulatorSettings
 from d365sync.emulator.faults import Fault, FaultyApp
 from d365sync.emulator.inprocess import mounted_session
-from d365sync.errors import AuthError, RetryableError
+from d365sync.errors import AuthError, RejectedError, RetryableError, UsageError
 from d365sync.sync.cycle import CycleResult, Outcome
+from d365sync.sync.offline import computed, mirrored
 from tests.emulated import NOW, application, configuration, goal_values
 from tests.golden.casebook import Cells, made_id, read_cases, write_org
 
@@ -299,6 +300,24 @@ def test_without_an_application_user_the_mend_says_so(tmp_path: Path) -> None:
     with application(load(tmp_path, application_user=False), tmp_path) as app, pytest.raises(AuthError) as caught:
         app.sync(write=True)
     assert "application user" in caught.value.hint
+
+
+def test_lists_after_a_pull_that_did_not_end_say_so(emulator: Emulator, tmp_path: Path) -> None:
+    faulty = FaultyApp(emulator.app, [Fault("GET opportunities", status=400)])
+    with through(emulator, tmp_path, mounted_session(faulty).get_adapter("https://x")) as app:
+        with pytest.raises(RejectedError):
+            app.sync(write=True)
+        with pytest.raises(UsageError, match="'opportunity' has not been pulled"):
+            mirrored(app.line, NOW)
+
+
+def test_lists_show_what_the_last_cycle_left(emulator: Emulator, tmp_path: Path) -> None:
+    with application(emulator, tmp_path) as app:
+        result = app.sync(write=False)
+        snapshot = mirrored(app.line, NOW)
+        rollup, plan = computed(app.line, snapshot)
+    assert rollup.totals == result.rollup.totals
+    assert plan == result.plan
 
 
 def test_a_failing_server_is_temporary(emulator: Emulator, tmp_path: Path) -> None:
