@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_after_delay
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
 from d365sync.errors import RetryableError
 
@@ -26,8 +26,9 @@ log = structlog.get_logger(__name__)
 class RetryPolicy:
     """How often and how patiently.
 
-    ``budget_s`` is the time after which no new attempt starts, ``longest_s`` the most one wait may take unless the
-    server asks for more. Waits without ``Retry-After`` are drawn evenly between 0 and 2**attempt seconds.
+    ``budget_s`` is the time beyond which no attempt starts: a longer ``Retry-After`` is not waited for.
+    ``longest_s`` is the most one wait may take unless the server asks for more. Waits without ``Retry-After`` are drawn
+    evenly between 0 and 2**attempt seconds.
     """
 
     attempts: int = 8
@@ -45,7 +46,7 @@ class RetryPolicy:
         retrying = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, RetryableError) and again(error)),
             wait=self._wait,
-            stop=stop_after_attempt(self.attempts) | stop_after_delay(self.budget_s),
+            stop=stop_after_attempt(self.attempts) | stop_before_delay(self.budget_s),
             sleep=self.sleep,
             before_sleep=_tell,
             reraise=True,

@@ -236,7 +236,7 @@ def _converter(column: Column) -> Callable[[Any], Value]:
     if column.type in TEXT_TYPES:
         return _as_text
     if column.type is ColumnType.DATETIME:
-        return parse_on if column.date_behavior is DateBehavior.DATE_ONLY else parse_instant
+        return parse_on if column.date_behavior is DateBehavior.DATE_ONLY else _as_instant
     converters: Mapping[ColumnType, Callable[[Any], Value]] = {
         ColumnType.MONEY: _as_decimal,
         ColumnType.DECIMAL: _as_decimal,
@@ -251,6 +251,13 @@ def _as_text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+def _as_instant(value: object) -> dt.datetime:
+    text = _as_text(value)
+    if "T" not in text:
+        raise ValueError(text)
+    return parse_instant(text)
 
 
 def _as_decimal(value: object) -> Decimal:

@@ -22,7 +22,6 @@ from sqlalchemy import Connection, Engine, inspect, text
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.goals.participation import Group
 from d365sync.core.goals.rollup import OwnPart
-from d365sync.core.storage import decode
 from d365sync.core.values import Row, Value, format_instant, parse_instant
 from d365sync.database import open_engine, transaction
 from d365sync.errors import MirrorError
@@ -347,7 +346,7 @@ class Mirror:
         selected = ", ".join(f"r.{quote(name)}" for name in names)
         sql = f"SELECT {selected} FROM {quote(table.name)} r {clause}"
         for stored in connection.execute(text(sql), dict(parameters or {})):
-            row = {column.logical_name: decode(column, stored[i]) for i, column in enumerate(table.columns)}
+            row = {column.logical_name: table.decode(column, stored[i]) for i, column in enumerate(table.columns)}
             row.update(zip((*companions, ETAG_KEY), stored[len(table.columns) :], strict=True))
             yield row
 

@@ -92,7 +92,8 @@ def index_columns(group: Group) -> tuple[str, ...]:
 def _unpriced(group: Group) -> str:
     if group.base is None or group.value is None:
         return "0"
-    return f"COUNT(r.{quote(group.value.logical_name)}) - COUNT(r.{quote(group.base.logical_name)})"
+    value, base = (f"r.{quote(one.logical_name)}" for one in (group.value, group.base))
+    return f"SUM(CASE WHEN {value} IS NOT NULL AND {base} IS NULL THEN 1 ELSE 0 END)"
 
 
 def _unscaled(group: Group, total: int) -> Number:

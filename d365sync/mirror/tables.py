@@ -13,11 +13,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
 from d365sync.core.schema import Column, Table
-from d365sync.core.storage import FOLD_SUFFIX, StoredAs, encode, fold, has_fold, scale_of, stored_as
+from d365sync.core.storage import FOLD_SUFFIX, StoredAs, decode, encode, fold, has_fold, scale_of, stored_as
 from d365sync.core.values import Value
 
 Dialect = Literal["sqlite", "postgresql"]
@@ -35,10 +36,14 @@ def quote(name: str) -> str:
 
 @dataclass(frozen=True)
 class MirrorTable:
-    """A Dataverse table with the columns that are mirrored (the key and the row version always are)."""
+    """A Dataverse table with the columns that are mirrored (the key and the row version always are).
+
+    ``as_text`` are decimal columns kept as text: they are only read back, and their range does not fit 64 bits.
+    """
 
     table: Table
     wanted: frozenset[str]
+    as_text: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -67,7 +72,8 @@ class MirrorTable:
         """Every SQL column with its type, companions included, ours last."""
         stored: list[tuple[str, StoredAs]] = []
         for column in self.columns:
-            stored.append((column.logical_name, stored_as(column)))
+            kind = StoredAs.TEXT if column.logical_name in self.as_text else stored_as(column)
+            stored.append((column.logical_name, kind))
             if column.is_polymorphic:
                 stored.append((column.type_name, StoredAs.TEXT))
             if has_fold(column):
@@ -87,7 +93,7 @@ class MirrorTable:
             ]
             for c in self.columns
         ]
-        return hashlib.sha256(json.dumps([self.table.primary_id, columns]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.table.primary_id, columns, sorted(self.as_text)]).encode()).hexdigest()
 
     def create(self, dialect: Dialect) -> tuple[str, ...]:
         """Return the statements that make the table and its before-images."""
@@ -110,6 +116,22 @@ class MirrorTable:
             f"ON CONFLICT ({names[0]}) DO UPDATE SET {updates}"
         )
 
+    def encode(self, column: Column, value: Value) -> int | float | str | None:
+        """Return the stored spelling of a value.
+
+        Raises:
+            ValueError: it cannot be stored exactly.
+        """
+        if column.logical_name in self.as_text and value is not None:
+            return str(value)
+        return encode(column, value)
+
+    def decode(self, column: Column, stored: int | float | str | None) -> Value:
+        """Return the value of a stored spelling."""
+        if column.logical_name in self.as_text and stored is not None:
+            return Decimal(str(stored))
+        return decode(column, stored)
+
     def stored_row(self, row: Mapping[str, Any], load_number: int) -> tuple[int | float | str | None, ...]:
         """Return a row in stored spelling, in the order of :attr:`stored_columns`.
 
@@ -119,7 +141,7 @@ class MirrorTable:
         stored: list[int | float | str | None] = []
         for column in self.columns:
             value: Value = row.get(column.logical_name)
-            stored.append(encode(column, value))
+            stored.append(self.encode(column, value))
             if column.is_polymorphic:
                 stored.append(row.get(column.type_name))
             if has_fold(column):

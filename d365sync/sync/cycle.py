@@ -194,16 +194,16 @@ def snapshot_of(line: Line, schema: Schema, tables: Mapping[str, MirrorTable], n
 
 def load_book(line: Line, tables: Mapping[str, MirrorTable]) -> GoalBook:
     """Read one immutable snapshot of the goals from the mirror; a table not pulled yet is empty."""
-    pulled = {name: tables[name] for name in BOOK_COLUMNS if line.mirror.position(name) is not None}
+    pulled = {name: tables[name] for name in BOOK_COLUMNS if line.mirror.is_pulled(tables[name])}
     return build_book({name: line.mirror.rows(table) for name, table in pulled.items()}, line.config.rollup.zone)
 
 
-def recompute(line: Line, snapshot: Snapshot) -> Recomputed:
-    """Compute the own parts that may have changed."""
+def recompute(line: Line, snapshot: Snapshot, *, settle: bool = True) -> Recomputed:
+    """Compute the own parts that may have changed; see :meth:`Recomputer.recompute`."""
     recomputer = Recomputer(
         line.mirror, snapshot.book, snapshot.schema, snapshot.tables, snapshot.context, snapshot.zone
     )
-    return recomputer.recompute(snapshot.grouping)
+    return recomputer.recompute(snapshot.grouping, settle=settle)
 
 
 def roll_up_all(config: Config, snapshot: Snapshot, recomputed: Recomputed, theirs: frozenset[str]) -> Rollup:

@@ -15,7 +15,7 @@ from d365sync.core.goals.rollup import Rollup
 from d365sync.core.period import DaySpan
 from d365sync.core.schema import ColumnType
 from d365sync.core.values import Row, Value
-from d365sync.errors import UsageError
+from d365sync.errors import FetchXmlError, UsageError
 from d365sync.mirror.sums import group_predicate
 from d365sync.sync.cycle import Line, Snapshot
 from d365sync.sync.recompute import bound_of
@@ -141,7 +141,10 @@ def _column(
 
 
 def _records(line: Line, snapshot: Snapshot, goal: Goal, group: Group, span: DaySpan) -> list[Record]:
-    predicate = group_predicate(group, snapshot.schema, snapshot.context, line.mirror.dialect)
+    try:
+        predicate = group_predicate(group, snapshot.schema, snapshot.context, line.mirror.dialect)
+    except FetchXmlError:
+        return []  # the goal's problem says so
     bound = bound_of(snapshot.book, group, goal.id, span, snapshot.zone)
     rows = line.mirror.participants(snapshot.tables[group.table], group, predicate, bound)
     return [_record(snapshot, group, row) for row in rows]

@@ -43,7 +43,7 @@ def mirrored(line: Line, now: dt.datetime) -> Snapshot:
 def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
     """Roll up what is mirrored, and compare it with the native values."""
     theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
-    rollup = roll_up_all(line.config, snapshot, recompute(line, snapshot), theirs)
+    rollup = roll_up_all(line.config, snapshot, recompute(line, snapshot, settle=False), theirs)
     return rollup, plan_writes(snapshot.book, rollup, theirs)
 
 

@@ -19,13 +19,14 @@ IO: HTTP and SQL, through the client and the mirror.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import structlog
 
 from d365sync.config import PullSection
+from d365sync.core.goals.needs import read_back_only
 from d365sync.core.schema import Table
 from d365sync.core.values import Row
 from d365sync.dataverse.client import DataverseClient, modified_since
@@ -180,12 +181,8 @@ class Puller:
 def mirror_table(table: Table, wanted: Iterable[str]) -> MirrorTable:
     """Return the table as it is mirrored: columns that exist, and ``modifiedon`` where changes are not tracked."""
     extra = set() if table.change_tracking else {MODIFIED_ON}
-    return MirrorTable(table, frozenset((set(wanted) | extra) & set(table.columns)))
-
-
-def missing_columns(table: Table, wanted: Iterable[str]) -> Mapping[str, str]:
-    """Return the wanted columns that the table does not have."""
-    return {name: table.logical_name for name in wanted if name not in table.columns}
+    columns = frozenset((set(wanted) | extra) & set(table.columns))
+    return MirrorTable(table, columns, as_text=columns & read_back_only(table))
 
 
 def _latest(watermark: dt.datetime | None, rows: Iterable[Row]) -> dt.datetime | None:

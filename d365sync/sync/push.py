@@ -38,6 +38,7 @@ from d365sync.mirror.tables import MirrorTable
 log = structlog.get_logger(__name__)
 
 NOT_THERE = 404
+THROTTLED = 429
 ATTEMPTS = 2
 
 
@@ -119,12 +120,8 @@ class Pusher:
                 if_match=write.etag,
                 columns=self.goals.column_names,
             )
-        except ConflictError as error:
-            self.journal.done(number, WriteOutcome.CONFLICT, self.clock(), message=str(error))
-            log.info("goal.conflict", goal=goal.id, title=goal.title)
-            return WriteOutcome.CONFLICT
-        except RetryableError as error:
-            return self._unknown(number, write, goal, error)
+        except (ConflictError, RetryableError) as error:
+            return self._unsettled(number, write, goal, error)
         except RejectedError as error:
             return self._refused(number, goal, error)
         except AuthError as error:
@@ -139,17 +136,22 @@ class Pusher:
         self.mirror.apply(self.goals, [row])
         log.info("goal.written", goal=after.id, title=after.title)
 
-    def _unknown(self, number: int, write: GoalWrite, goal: Goal, error: RetryableError) -> WriteOutcome:
-        """After a lost connection, read the goal back: the write may have arrived."""
-        if error.status is not None:
+    def _unsettled(self, number: int, write: GoalWrite, goal: Goal, error: RemoteError) -> WriteOutcome:
+        """After a conflict, a lost connection or a failing gateway, read the goal back: the write may have arrived.
+
+        A conflict can be our own write, sent again after its answer was lost.
+        """
+        if error.status == THROTTLED:
             self.journal.done(number, WriteOutcome.FAILED, self.clock(), message=str(error))
             raise error
-        row = self.client.row(self.goals.table, goal.id, self.goals.column_names)
-        after = goal_of(row)
-        if after.is_overridden and is_ours(after, [write.after]):
-            self._done(number, row)
-            return WriteOutcome.DONE
-        self.journal.done(number, WriteOutcome.FAILED, self.clock(), message=str(error))
+        row = self._row(goal)
+        if row is not None:
+            after = goal_of(row)
+            if after.is_overridden and is_ours(after, [write.after]):
+                self._done(number, row)
+                return WriteOutcome.DONE
+        self.journal.done(number, WriteOutcome.CONFLICT, self.clock(), message=str(error))
+        log.info("goal.conflict", goal=goal.id, title=goal.title, reason=str(error))
         return WriteOutcome.CONFLICT
 
     def _refused(self, number: int, goal: Goal, error: RemoteError) -> WriteOutcome | Skip:
@@ -161,15 +163,17 @@ class Pusher:
         return Skip(goal.id, goal.title, SkipReason.PROBLEM, f"Dataverse refused to write '{goal.title}': {error}")
 
     def _read_again(self, goal: Goal) -> Goal | None:
+        row = self._row(goal)
+        self.mirror.apply(self.goals, [row] if row is not None else [], [] if row is not None else [goal.id])
+        return goal_of(row) if row is not None else None
+
+    def _row(self, goal: Goal) -> Row | None:
         try:
-            row = self.client.row(self.goals.table, goal.id, self.goals.column_names)
+            return self.client.row(self.goals.table, goal.id, self.goals.column_names)
         except RejectedError as error:
             if error.status != NOT_THERE:
                 raise
-            self.mirror.apply(self.goals, [], [goal.id])
             return None
-        self.mirror.apply(self.goals, [row])
-        return goal_of(row)
 
 
 def _again(

@@ -58,8 +58,11 @@ class Recomputer:
     context: Context
     zone: ZoneInfo
 
-    def recompute(self, grouping: Grouping) -> Recomputed:
-        """Return every goal's own parts, computing what may have changed, and settle the mirror's changes."""
+    def recompute(self, grouping: Grouping, *, settle: bool = True) -> Recomputed:
+        """Return every goal's own parts, computing what may have changed.
+
+        With ``settle`` the parts are kept and the mirror's changes are done with; only a cycle that pulled may do so.
+        """
         result = Recomputed(problems=list(grouping.problems))
         spans = goal_spans(self.book, grouping, self.zone, result.problems)
         changes = {name: self.mirror.changes(table, up_to=MOST_FOLLOWED) for name, table in self.tables.items()}
@@ -75,8 +78,11 @@ class Recomputer:
                 for goal_id in group.goal_ids
                 if goal_id in spans
             }
+            if settle:
+                self.mirror.index(group)
             kept[group_key_text(group)] = self._parts(group, predicate, bounds, changes, result)
-        self.mirror.settle(kept)
+        if settle:
+            self.mirror.settle(kept)
         return result
 
     def _parts(
@@ -94,7 +100,6 @@ class Recomputer:
         }
         stale |= self._touched(group, predicate, bounds, changes)
         if stale:
-            self.mirror.index(group)
             fresh = self.mirror.own_parts(group, predicate, [bounds[goal_id] for goal_id in sorted(stale)])
             kept |= {goal_id: StoredPart(definitions[goal_id], fresh.get(goal_id, OwnPart(0, 0))) for goal_id in stale}
         result.goals |= stale
@@ -132,7 +137,7 @@ def goal_spans(book: GoalBook, grouping: Grouping, zone: ZoneInfo, problems: lis
         goal = book.goals[goal_id]
         try:
             spans[goal_id] = owner_span(goal, book, zone)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             problems.append(Problem("goal-period", f"'{goal.title}' has no usable period: {error}", goal_id))
     return spans
 

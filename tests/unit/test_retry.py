@@ -45,6 +45,13 @@ def test_after_the_last_attempt_the_failure_comes_out() -> None:
         policy([], attempts=2).run(failing(busy(), busy(), busy()), again=lambda _error: True)
 
 
+def test_a_wait_longer_than_the_budget_is_not_begun() -> None:
+    waits: list[float] = []
+    with pytest.raises(RetryableError):
+        policy(waits, budget_s=300).run(failing(busy(3600)), again=lambda _error: True)
+    assert waits == []
+
+
 def test_what_may_not_be_repeated_is_not() -> None:
     waits: list[float] = []
     with pytest.raises(RetryableError):

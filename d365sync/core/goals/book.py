@@ -27,7 +27,7 @@ from d365sync.core.goals.goal import (
     RollupField,
     RollupQuery,
 )
-from d365sync.core.period import day_of
+from d365sync.core.period import day_of, is_midnight
 from d365sync.core.values import Row
 
 BOOK_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -76,7 +76,7 @@ BOOK_COLUMNS: Mapping[str, tuple[str, ...]] = {
         "fiscalperiodtype",
         "fiscalyeardisplaycode",
     ),
-    "transactioncurrency": ("isocurrencycode", "currencyname", "currencyprecision", "exchangerate"),
+    "transactioncurrency": ("isocurrencycode", "currencyname"),
     "systemuser": ("fullname",),
     "team": ("name",),
 }
@@ -196,9 +196,14 @@ def _organization(row: Row, currencies: Mapping[str, str], zone: ZoneInfo) -> Or
 
 
 def _fiscal_calendar(row: Row, zone: ZoneInfo) -> FiscalCalendar:
-    """Source: organization table reference (``fiscalcalendarstart`` is UserLocal with date-only format)."""
+    """Source: organization table reference (``fiscalcalendarstart`` is UserLocal with date-only format).
+
+    Assumed: a stored start that is no midnight in the zone of goals means its date in UTC.
+    """
     start = _day_or_instant(row, "fiscalcalendarstart")
-    day = day_of(start, zone) if isinstance(start, dt.datetime) else start
+    if isinstance(start, dt.datetime):
+        start = day_of(start, zone) if is_midnight(start, zone) else start.date()
+    day = start
     template = PERIOD_TYPE_CODES.get(_whole(row, "fiscalperiodtype") or 0, FiscalTemplate.QUARTERLY)
     return FiscalCalendar(day.month, day.day, template) if day else FiscalCalendar(template=template)
 

@@ -13,7 +13,7 @@ from d365sync.core.fetchxml.check import columns_used
 from d365sync.core.fetchxml.parse import parse_fetch
 from d365sync.core.goals.goal import Goal, GoalBook, RollupField
 from d365sync.core.goals.participation import Group, parent_table
-from d365sync.core.schema import Schema
+from d365sync.core.schema import ColumnType, Schema, Table
 from d365sync.errors import FetchXmlError, SchemaError
 
 EXPLAIN_COLUMNS = ("ownerid", "transactioncurrencyid")
@@ -41,6 +41,13 @@ def tables_named(book: GoalBook) -> frozenset[str]:
         for query_id in goal.queries.values():
             names.update(_tables_of(book.queries[query_id].fetchxml) if query_id in book.queries else ())
     return frozenset(name for name in names if name)
+
+
+def read_back_only(table: Table) -> frozenset[str]:
+    """Return the decimal columns of the goal table: read and compared as values, never asked for in a query."""
+    if table.logical_name != "goal":
+        return frozenset()
+    return frozenset(name for name, column in table.columns.items() if column.type is ColumnType.DECIMAL)
 
 
 def columns_needed(groups: Iterable[Group], schema: Schema) -> Mapping[str, frozenset[str]]:

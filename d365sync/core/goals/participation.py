@@ -18,7 +18,7 @@ from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Link, Placeholder
-from d365sync.core.fetchxml.check import check_fetch
+from d365sync.core.fetchxml.check import check_fetch, columns_used
 from d365sync.core.fetchxml.parse import parse_fetch
 from d365sync.core.goals.goal import SLOT_BY_COLUMN, DataType, Goal, GoalBook, Metric, RollupField, RollupQuery, Slot
 from d365sync.core.period import DaySpan, day_of
@@ -33,6 +33,8 @@ BOUNDS: Mapping[DateBehavior, tuple[tuple[str, Placeholder], tuple[str, Placehol
     DateBehavior.USER_LOCAL: (("ge", Placeholder("from_at")), ("lt", Placeholder("until_at"))),
     DateBehavior.TIME_ZONE_INDEPENDENT: (("ge", Placeholder("wall_from")), ("lt", Placeholder("wall_until"))),
 }
+EARLIEST_YEAR, LATEST_YEAR = 1753, 9998
+"""Source: column date range of the platform; a day and a zone must fit beyond the last year."""
 PARENT_ALIAS = "parent_of_record"
 DETAIL_PARENTS = {
     "opportunityproduct": "opportunity",
@@ -156,6 +158,8 @@ def owner_span(goal: Goal, book: GoalBook, zone: ZoneInfo) -> DaySpan:
         raise ValueError("it has a custom period without a start or end date")
     if last_on < first_on:
         raise ValueError(f"its period ends ({last_on}) before it starts ({first_on})")
+    if first_on.year < EARLIEST_YEAR or last_on.year > LATEST_YEAR:
+        raise ValueError(f"its period ({first_on} to {last_on}) leaves the years {EARLIEST_YEAR} to {LATEST_YEAR}")
     return DaySpan(first_on, last_on)
 
 
@@ -242,6 +246,7 @@ def _group(
         fetch = _fetch(field, query, owned=key[2], table=table, schema=schema)
         value = _value_column(metric, field, slot, table)
         check_fetch(fetch, schema)
+        _refuse_goal_decimals(fetch, schema)
     except (SchemaError, FetchXmlError) as error:
         raise _Refused(_fault_code(error, query), f"{_subject(metric, field, query)} cannot be used: {error}") from None
     return Group(
@@ -256,6 +261,13 @@ def _group(
         base=table.base_of(value.logical_name) if value is not None and slot.data_type is DataType.MONEY else None,
         goal_ids=tuple(goal.id for goal in goals),
     )
+
+
+def _refuse_goal_decimals(fetch: Fetch, schema: Schema) -> None:
+    """Refuse a query over the goal table's decimal columns, which the mirror keeps as text."""
+    for name in sorted(columns_used(fetch, schema).get("goal", ())):
+        if schema.table("goal").column(name).type is ColumnType.DECIMAL:
+            raise SchemaError(f"a rollup query over 'goal.{name}' is not supported", table="goal", column=name)
 
 
 def _fault_code(error: Exception, query: RollupQuery | None) -> str:

@@ -175,7 +175,12 @@ def _add_up(work: _Work, goal: Goal, children: Sequence[Goal]) -> None:
     if goal.id in work.blocked or metric is None or not _children_usable(work, goal, children):
         work.blocked.setdefault(goal.id, goal.id)
         return
-    slots = tuple(slots_of(metric))
+    try:
+        slots = tuple(slots_of(metric))
+    except ValueError as error:
+        work.problems.append(_metric_problem(goal, metric, error))
+        work.blocked[goal.id] = goal.id
+        return
     own = {slot.column: _own_amount(work, goal, slot) for slot in slots}
     parts = {child.id: _contribution(work, slots, child) for child in children}
     work.contributions[goal.id] = parts
@@ -191,6 +196,10 @@ def _add_up(work: _Work, goal: Goal, children: Sequence[Goal]) -> None:
         work.blocked[goal.id] = goal.id
         return
     work.totals[goal.id] = GoalTotals(totals, own, below, _percentage(work, goal, metric, totals))
+
+
+def _metric_problem(goal: Goal, metric: Metric, error: ValueError) -> Problem:
+    return Problem("metric-rollup-field", f"metric '{metric.name}' cannot be used: {error}", goal.id)
 
 
 def _children_usable(work: _Work, goal: Goal, children: Sequence[Goal]) -> bool:
