@@ -27,9 +27,9 @@ def open_engine(url: str, *, durable: bool) -> Engine:
     """
     try:
         engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
         raise ConfigError(
-            f"the database URL {url.partition('@')[2] or url.partition(':')[0]} cannot be used: {error}",
+            f"the database URL {url.partition(':')[0]}:… cannot be used: {type(error).__name__}",
             hint='use sqlite:///FILE, or postgresql+psycopg://USER@HOST/DB with `pip install "d365sync[postgresql]"`',
         ) from None
     if engine.dialect.name == "sqlite":

@@ -187,7 +187,7 @@ def _print(lines: list[GoalLine], snapshot: Snapshot) -> None:
 
 def period_words(span: DaySpan) -> str:
     """Write a period shortly: a calendar year, quarter or month by its name, any other by its days."""
-    first, after = span.first_on, span.last_on + dt.timedelta(days=1)
+    first, after = span.first_on, min(span.last_on, dt.date.max - dt.timedelta(days=1)) + dt.timedelta(days=1)
     months = (after.year - first.year) * 12 + after.month - first.month
     if (first.day, after.day) == (1, 1):
         if months == 12 and first.month == 1:

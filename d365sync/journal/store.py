@@ -131,10 +131,19 @@ class Journal:
             return int(key[0])
 
     def done(
-        self, write_id: int, outcome: WriteOutcome, now: dt.datetime, *, etag: str | None = None, message: str = ""
+        self,
+        write_id: int,
+        outcome: WriteOutcome,
+        now: dt.datetime,
+        *,
+        etag: str | None = None,
+        message: str = "",
+        after: Values | None = None,
     ) -> None:
-        """Note how a write ended."""
+        """Note how a write ended; ``after`` are the columns as Dataverse stored them, if it said so."""
         values = {"outcome": outcome.value, "done_at": format_instant(now), "etag_after": etag, "message": message}
+        if after is not None:
+            values["after"] = _dump(after)
         with self._transaction() as connection:
             connection.execute(update(WRITES).where(WRITES.c.id == write_id).values(**values))
 

@@ -21,6 +21,7 @@ class TableShape(MirrorModel, table=True):
 
     name: str = Field(primary_key=True)
     shape: str = Field(sa_column=Column(Text, nullable=False))
+    columns: str = Field(default="", sa_column=Column(Text, nullable=False))
     all_changed: bool = True
     load_number: int = 0
 

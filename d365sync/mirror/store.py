@@ -119,10 +119,24 @@ class Mirror:
             for own in ("_table", "_bookmark", "_changed"):
                 connection.execute(text(f"DELETE FROM {own} WHERE name = :name"), {"name": table.name})
             connection.execute(
-                text("INSERT INTO _table (name, shape, all_changed, load_number) VALUES (:name, :shape, :yes, 0)"),
-                {"name": table.name, "shape": table.shape, "yes": True},
+                text(
+                    "INSERT INTO _table (name, shape, columns, all_changed, load_number) "
+                    "VALUES (:name, :shape, :columns, :yes, 0)"
+                ),
+                {"name": table.name, "shape": table.shape, "columns": " ".join(table.column_names), "yes": True},
             )
             return True
+
+    def columns_of(self, name: str) -> frozenset[str]:
+        """Return the logical names of the columns a table is mirrored with, none when it is not there."""
+        with self._transaction() as connection:
+            found = connection.execute(text("SELECT columns FROM _table WHERE name = :name"), {"name": name}).scalar()
+        return frozenset(str(found or "").split())
+
+    def forget_definitions(self) -> None:
+        """Forget every metadata document, so that it is read again."""
+        with self._transaction() as connection:
+            connection.exec_driver_sql("DELETE FROM _metadata")
 
     def is_pulled(self, table: MirrorTable) -> bool:
         """Say whether a table is there with these columns and was read to its end at least once."""

@@ -23,13 +23,13 @@ from d365sync.core.goals.participation import Grouping, group_goals
 from d365sync.core.goals.rollup import Rollup, RollupRules, roll_up
 from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
 from d365sync.core.problems import Problem, Severity
-from d365sync.core.schema import Column, Schema, Table
+from d365sync.core.schema import Schema, Table
 from d365sync.dataverse.client import DataverseClient
-from d365sync.errors import SchemaError
+from d365sync.errors import ProtocolError, RejectedError, SchemaError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
-from d365sync.sync.definitions import definitions
+from d365sync.sync.definitions import definitions, oldest_definition
 from d365sync.sync.pull import Puller, TablePull, Watcher, mirror_table
 from d365sync.sync.push import Pushed, Pusher
 from d365sync.sync.recompute import Recomputed, Recomputer
@@ -38,6 +38,13 @@ log = structlog.get_logger(__name__)
 
 LATE_TABLES = ("systemuser", "team")
 """Book tables that rollup queries often link to: pulled after it is known which columns they need."""
+
+
+TRUSTED = dt.timedelta(minutes=10)
+"""Age up to which remembered definitions are not doubted when a rollup field or query does not fit them."""
+UNFIT = ("rollup-query-unusable", "rollup-field-unusable")
+UNKNOWN_COLUMN = ("0x80060888", "0x80041103")
+"""Source: web service error codes (a property or attribute that is not there)."""
 
 
 class Outcome(IntEnum):
@@ -94,6 +101,7 @@ class CycleResult:
     def outcome(self) -> Outcome:
         """OK, or PARTIAL when a problem, a conflict or a refusal kept a goal from being computed or written."""
         blocked = any(problem.severity is Severity.BLOCKING for problem in self.rollup.problems)
+        blocked = blocked or any(one.reason is SkipReason.PROBLEM for one in self.plan.skips)
         conflicts = self.pushed is not None and (
             self.pushed.failures or any(_matters(one) for one in self.pushed.skips)
         )
@@ -138,7 +146,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
     if full:
         line.mirror.drop_positions()
     spent = replace(line.client.usage)
-    pulls, snapshot = pull_all(line, now)
+    pulls, snapshot = _pull_with_fresh_definitions_if_needed(line, now)
     recomputed = recompute(line, snapshot)
     theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
     rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
@@ -158,19 +166,38 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
     )
 
 
+def _pull_with_fresh_definitions_if_needed(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snapshot]:
+    """Pull; if an answer or a goal does not fit the remembered definitions, read those again and pull once more."""
+    remembered = oldest_definition(line.mirror)
+    old = remembered is not None and now - remembered > TRUSTED
+    try:
+        pulls, snapshot = pull_all(line, now)
+    except (ProtocolError, RejectedError) as error:
+        misfit = isinstance(error, ProtocolError) or error.code in UNKNOWN_COLUMN
+        if remembered is None or not misfit:
+            raise
+        log.warning("definitions.stale", reason=str(error))
+    else:
+        if not old or not any(problem.code in UNFIT for problem in snapshot.grouping.problems):
+            return pulls, snapshot
+    line.mirror.forget_definitions()
+    return pull_all(line, now)
+
+
 def pull_all(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snapshot]:
     """Pull the tables that define goals, then the tables that those name."""
     puller = Puller(line.client, line.mirror, line.config.pull, now, line.watcher)
     schema = definitions(line.client, line.mirror, BOOK_COLUMNS, now)
-    tables = {name: _book_table(schema, name, ()) for name in BOOK_COLUMNS}
+    tables = {name: _book_table(schema, name, line.mirror.columns_of(name)) for name in BOOK_COLUMNS}
     pulls = [puller.pull(table) for name, table in tables.items() if name not in LATE_TABLES]
     book = load_book(line, tables)
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
     grouping = group_goals(book, schema, goals_to_compute(book))
     needed = columns_needed(grouping.groups, schema)
     for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:
-        tables[name] = _merged(schema, name, needed.get(name, frozenset()))
-        if name in LATE_TABLES or name not in BOOK_COLUMNS or set(tables[name].columns) - _book_set(schema, name):
+        known = tables[name].wanted if name in tables else frozenset()
+        tables[name] = _merged(schema, name, known | needed.get(name, frozenset()))
+        if name in LATE_TABLES or tables[name].wanted != known:
             pulls.append(puller.pull(tables[name]))
     return tuple(pulls), snapshot_of(line, schema, tables, now)
 
@@ -245,10 +272,6 @@ def _book_table(schema: Schema, name: str, extra: Iterable[str]) -> MirrorTable:
 
 def _merged(schema: Schema, name: str, needed: Iterable[str]) -> MirrorTable:
     return mirror_table(schema.table(name), [*BOOK_COLUMNS.get(name, ()), *needed])
-
-
-def _book_set(schema: Schema, name: str) -> set[Column]:
-    return set(_book_table(schema, name, ()).columns)
 
 
 def _matters(skip: Skip) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from d365sync.core.goals.book import BOOK_COLUMNS
 from d365sync.core.schema import Schema, Table
 from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.metadata import read_schema
@@ -33,6 +34,11 @@ def definitions(client: DataverseClient, mirror: Mirror, names: Iterable[str], n
     for table in fresh.tables.values():
         mirror.save_definition(table.logical_name, msgspec.json.encode(table).decode(), now)
     return Schema.of([*remembered, *fresh.tables.values()])
+
+
+def oldest_definition(mirror: Mirror) -> dt.datetime | None:
+    """Return when the oldest remembered definition was read, None when none is."""
+    return min((found[1] for name in BOOK_COLUMNS if (found := mirror.definition(name))), default=None)
 
 
 def remembered(mirror: Mirror) -> Schema:

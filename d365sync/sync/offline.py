@@ -30,12 +30,14 @@ def mirrored(line: Line, now: dt.datetime) -> Snapshot:
     if line.mirror.position("goal") is None:
         raise UsageError("nothing has been pulled yet", hint="run `d365sync sync` (it writes nothing in mode plan)")
     schema = remembered(line.mirror)
-    tables = {name: _table(schema, name, columns) for name, columns in BOOK_COLUMNS.items()}
+    tables = {
+        name: _table(schema, name, [*columns, *line.mirror.columns_of(name)]) for name, columns in BOOK_COLUMNS.items()
+    }
     _check(line, (table for name, table in tables.items() if name not in LATE_TABLES))
     book = load_book(line, tables)
     groups = group_goals(book, schema, goals_to_compute(book)).groups
     for name, columns in columns_needed(groups, schema).items():
-        tables[name] = _table(schema, name, [*BOOK_COLUMNS.get(name, ()), *columns])
+        tables[name] = _table(schema, name, [*(tables[name].wanted if name in tables else ()), *columns])
     _check(line, tables.values())
     return snapshot_of(line, schema, tables, now)
 

@@ -39,6 +39,9 @@ log = structlog.get_logger(__name__)
 
 NOT_THERE = 404
 THROTTLED = 429
+FORBIDDEN = 403
+FORBIDDEN_IN_A_ROW = 3
+"""Goals refused one after the other, and none written, after which it is the identity that lacks the right."""
 ATTEMPTS = 2
 
 
@@ -74,6 +77,8 @@ class Pusher:
         for write in plan.writes:
             self._goal(write, current[write.goal_id], rollup, written.get(write.goal_id, ()), pushed)
             self.on_goal(write)
+        if not pushed.written and pushed.failures and isinstance(pushed.failures[0], _Forbidden):
+            raise pushed.failures[0].error
         return pushed
 
     def _goal(self, write: GoalWrite, goal: Goal, rollup: Rollup, ours: tuple[Values, ...], pushed: Pushed) -> None:
@@ -84,6 +89,7 @@ class Pusher:
             outcome = self._send(step, goal)
             if isinstance(outcome, Skip):
                 pushed.failures.append(outcome)
+                _give_up_when_all_is_forbidden(pushed)
                 return
             if outcome is WriteOutcome.DONE:
                 pushed.written.append(step)
@@ -126,13 +132,17 @@ class Pusher:
             return self._refused(number, goal, error)
         except AuthError as error:
             self.journal.done(number, WriteOutcome.FAILED, self.clock(), message=str(error))
-            raise
+            if error.status != FORBIDDEN:
+                raise
+            return _Forbidden(
+                goal.id, goal.title, SkipReason.PROBLEM, f"'{goal.title}' may not be written: {error}", error
+            )
         self._done(number, row)
         return WriteOutcome.DONE
 
     def _done(self, number: int, row: Row) -> None:
         after = goal_of(row)
-        self.journal.done(number, WriteOutcome.DONE, self.clock(), etag=after.etag)
+        self.journal.done(number, WriteOutcome.DONE, self.clock(), etag=after.etag, after=after.native)
         self.mirror.apply(self.goals, [row])
         log.info("goal.written", goal=after.id, title=after.title)
 
@@ -174,6 +184,24 @@ class Pusher:
             if error.status != NOT_THERE:
                 raise
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Forbidden(Skip):
+    """A goal that this identity may not write, with the answer that said so."""
+
+    error: AuthError
+
+
+def _give_up_when_all_is_forbidden(pushed: Pushed) -> None:
+    """Stop when nothing could be written and every refusal was for want of a right: it is not about one goal.
+
+    Raises:
+        AuthError: the first refusal.
+    """
+    forbidden = [one for one in pushed.failures if isinstance(one, _Forbidden)]
+    if forbidden and not pushed.written and len(forbidden) >= FORBIDDEN_IN_A_ROW:
+        raise forbidden[0].error
 
 
 def _again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ ANN, BOB, NORTH, COMPANY = (made_id("goal", name) for name in ("Ann", "Bob", "No
 def load(
     folder: Path, name: str = "tree", *, edit: Callable[[dict[str, list[Cells]]], None] | None = None, **settings: Any
 ) -> Emulator:
-    case = CASES[name]
+    case = copy.deepcopy(CASES[name])
     if edit is not None:
         edit(case.tables)
     write_org(case, folder / "org")

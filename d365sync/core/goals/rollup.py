@@ -172,8 +172,14 @@ def _add_up(work: _Work, goal: Goal, children: Sequence[Goal]) -> None:
     if not goal.is_open:
         return
     metric = work.book.metric_of(goal)
-    if goal.id in work.blocked or metric is None or not _children_usable(work, goal, children):
+    if goal.id in work.blocked or not _children_usable(work, goal, children):
         work.blocked.setdefault(goal.id, goal.id)
+        return
+    if metric is None:
+        work.problems.append(
+            Problem("goal-metric-missing", f"'{goal.title}' has no goal metric that can be read", goal.id)
+        )
+        work.blocked[goal.id] = goal.id
         return
     try:
         slots = tuple(slots_of(metric))
