@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -q -n auto
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check soak format lint types contracts docs lock clean
+.PHONY: help setup demo test check soak bench format lint types contracts docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -32,6 +32,9 @@ format: $(DEV)  ## put the code into shape
 
 soak: $(DEV)  ## the properties of the line on many more random organizations
 	@D365SYNC_TEST_EFFORT=40 $(BIN)/pytest -q -n auto tests/properties/test_sync_agreement.py
+
+bench: $(DEV)  ## pairs measured in one run; see docs/benchmarks.md
+	@$(BIN)/python -m tests.bench.bench
 
 lint: $(DEV)  ## lint, types and import contracts
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
