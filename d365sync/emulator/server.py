@@ -11,6 +11,7 @@ import datetime as dt
 import ipaddress
 import shutil
 import signal
+import socket
 import ssl
 import tempfile
 import threading
@@ -86,12 +87,20 @@ def _server(app: WSGIApplication, port: int, context: ssl.SSLContext, now: Calla
         def date_time_string(self, timestamp: float | None = None) -> str:  # noqa: ARG002 - the emulator's clock decides
             return format_datetime(now(), usegmt=True)
 
-    try:
-        return make_server(HOST, port, app, threaded=True, ssl_context=context, request_handler=Handler)
-    except (OSError, SystemExit) as error:
-        raise UsageError(
-            f"port {port} cannot be served: {error}", hint="choose another --port, or 0 for a free one"
-        ) from None
+    _check_free(port)
+    return make_server(HOST, port, app, threaded=True, ssl_context=context, request_handler=Handler)
+
+
+def _check_free(port: int) -> None:
+    """Refuse a port that is taken, before werkzeug does so by ending the process."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise UsageError(
+                f"port {port} cannot be served: {error.strerror}", hint="choose another --port, or 0 for a free one"
+            ) from None
 
 
 def _make_certificates(folder: Path) -> tuple[Path, ssl.SSLContext]:

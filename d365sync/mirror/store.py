@@ -38,7 +38,7 @@ from d365sync.mirror.tables import (
     quote,
 )
 
-HINT = "delete the mirror database; the next sync pulls everything again"
+HINT = "check storage.mirror; if the database is damaged, delete it: the next sync pulls everything again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,4 +224,4 @@ def test_a_damaged_mirror_says_delete_it(tmp_path: object) -> None:
         file.write(b"this is no database" * 100)
     with pytest.raises(MirrorError) as caught:
         Mirror.open(f"sqlite:///{path}")
-    assert "delete the mirror" in caught.value.hint
+    assert "delete it" in caught.value.hint

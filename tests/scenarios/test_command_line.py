@@ -168,6 +168,16 @@ def test_a_malformed_org_folder_is_refused_before_anything_is_served(tmp_path: P
     assert_one_sentence(run(tmp_path, "emulator", "serve", "--org", "gone", "--port", "0"), 2, "gone")
 
 
+def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
+    write_org(CASES["tree"], tmp_path / "org")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = run(tmp_path, "emulator", "serve", "--org", "org", "--port", port)
+    assert_one_sentence(done, 2, f"port {port} cannot be served", "--port")
+
+
 def test_init_does_not_replace_a_file_unasked(admin: Admin) -> None:
     assert_one_sentence(admin.run("init", "--non-interactive"), 2, "exists already", "--force")
 
