@@ -50,17 +50,12 @@ class ChangedRow(MirrorModel, table=True):
     row_id: str = Field(primary_key=True)
 
 
-class OwnSum(MirrorModel, table=True):
-    """The last own part computed for a goal in a group; valid while ``definition`` is the same."""
+class Layout(MirrorModel, table=True):
+    """Which layout of these tables a mirror has; another one is dropped and pulled again."""
 
-    __tablename__ = "_own"
+    __tablename__ = "_layout"
 
-    group_key: str = Field(primary_key=True)
-    goal_id: str = Field(primary_key=True)
-    definition: str
-    records: int
-    amount: str
-    unpriced: int
+    version: int = Field(primary_key=True)
 
 
 class TableDefinition(MirrorModel, table=True):

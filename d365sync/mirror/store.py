@@ -14,30 +14,21 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, inspect, text
 
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.goals.participation import Group
-from d365sync.core.goals.rollup import OwnPart
+from d365sync.core.goals.slices import Slice, SliceSum
 from d365sync.core.values import Row, Value, format_instant, parse_instant
 from d365sync.database import open_engine, transaction
 from d365sync.errors import MirrorError
-from d365sync.mirror import pages, sums
+from d365sync.mirror import indexes, pages, slices, sums
 from d365sync.mirror.models import MirrorModel
-from d365sync.mirror.tables import (
-    BEFORE_PREFIX,
-    ETAG_COLUMN,
-    ETAG_KEY,
-    Dialect,
-    MirrorTable,
-    index_statement,
-    marks,
-    quote,
-)
+from d365sync.mirror.tables import BEFORE_PREFIX, ETAG_COLUMN, ETAG_KEY, Dialect, MirrorTable, quote
 
+LAYOUT_VERSION = 2
 HINT = "check storage.mirror; if the database is damaged, delete it: the next sync pulls everything again"
 
 
@@ -64,14 +55,6 @@ class TableChanges:
     columns: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPart:
-    """An own part computed before, with the definition it was computed for."""
-
-    definition: str
-    part: OwnPart
-
-
 @dataclass(slots=True)
 class Applied:
     """What one page did: rows that were new or changed, and rows removed."""
@@ -88,7 +71,11 @@ class Mirror:
         self._engine = engine
         self.dialect: Dialect = cast("Dialect", engine.dialect.name)
         with self._transaction() as connection:
+            _drop_other_layout(connection)
             MirrorModel.metadata.create_all(connection)
+            for statement in sums.slice_tables(self.dialect):
+                connection.exec_driver_sql(statement)
+            connection.execute(text("INSERT INTO _layout VALUES (:v) ON CONFLICT DO NOTHING"), {"v": LAYOUT_VERSION})
 
     @classmethod
     def open(cls, url: str) -> Mirror:
@@ -146,12 +133,10 @@ class Mirror:
         with self._transaction() as connection:
             return connection.execute(sql, {"name": table.name, "shape": table.shape}).first() is not None
 
-    def index(self, group: Group) -> None:
-        """Make the index that covers a group's statement, if it is not there."""
-        columns = sums.index_columns(group)
-        if columns:
-            with self._transaction() as connection:
-                connection.exec_driver_sql(index_statement(group.table, columns))
+    def index(self, wanted: frozenset[sums.Index]) -> None:
+        """Make the indexes that are not there, and drop those of ours that are not wanted any more."""
+        with self._transaction() as connection:
+            indexes.ensure(connection, self.dialect, wanted)
 
     def definition(self, name: str) -> tuple[str, dt.datetime] | None:
         """Return a table's metadata document and when it was read, None when it was not."""
@@ -193,8 +178,9 @@ class Mirror:
     def drop_positions(self) -> None:
         """Forget every bookmark and every sum kept: the next pull loads everything in full."""
         with self._transaction() as connection:
-            for own in ("_bookmark", "_metadata", "_own"):
+            for own in ("_bookmark", "_metadata"):
                 connection.exec_driver_sql(f"DELETE FROM {own}")
+            slices.forget_all(connection)
 
     def begin_load(self, name: str) -> int:
         """Return the number of a new full load: rows it does not see are removed by :meth:`apply` with ``last``."""
@@ -262,68 +248,44 @@ class Mirror:
         found = {name: self.position(name) for name in names}
         return {name: (position, self.count(name)) for name, position in found.items() if position is not None}
 
-    def participants(
-        self, table: MirrorTable, group: Group, predicate: Predicate, bound: Mapping[str, str | None]
-    ) -> list[Row]:
-        """Return the records that count for one goal, in the order of the group's date, then key."""
+    def participants(self, table: MirrorTable, group: Group, predicate: Predicate, one: Slice) -> list[Row]:
+        """Return the records that count in one slice, in the order of the group's date, then key."""
         dates = [
             c.attribute for c in (group.fetch.filter.conditions if group.fetch.filter else ()) if c.operator != "eq"
         ]
-        order = sums.named([*dict.fromkeys(dates), group.primary_id])
+        order = ", ".join(f"r.{quote(name)}" for name in [*dict.fromkeys(dates), group.primary_id])
         with self._transaction() as connection:
-            self._fill_bounds(connection, [bound])
-            clause = f"WHERE EXISTS (SELECT 1 FROM _bound g WHERE {predicate.sql}) ORDER BY {order}"
+            slices.fill_wanted(connection, self.dialect, [one])
+            clause = f"CROSS JOIN {sums.WANTED_TABLE} s WHERE {predicate.sql} ORDER BY {order}"
             return list(self._select(connection, table, clause, predicate.parameters))
 
     # -- sums ----------------------------------------------------------------------------------------------------
 
-    def own_parts(
-        self, group: Group, predicate: Predicate, bounds: Sequence[Mapping[str, str | None]]
-    ) -> dict[str, OwnPart]:
-        """Add up a group for the goals in ``bounds``; a goal without records is not in the result."""
-        statement = sums.sum_statement(group, predicate)
-        with self._transaction() as connection:
-            self._fill_bounds(connection, bounds)
-            found = connection.execute(text(statement.sql), dict(statement.parameters)).all()
-        return {row[0]: sums.own_part(group, int(row[1]), row[2], row[3], row[4]) for row in found}
+    def adder(self, connection: Connection, group: Group, predicate: Predicate) -> slices.Adder:
+        """Return what adds up a group inside a transaction of :meth:`reading`."""
+        missing = sums.unpriced_statement(group)
+        unpriced = missing is not None and connection.exec_driver_sql(missing).first() is not None
+        return slices.Adder(connection, self.dialect, group, predicate, unpriced)
 
-    def touched_goals(self, group: Group, predicate: Predicate, bounds: Sequence[Mapping[str, str | None]]) -> set[str]:
-        """Return the goals of a group for which a changed record counts, or counted before it changed."""
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Open a transaction for :meth:`adder` and for reading kept sums."""
         with self._transaction() as connection:
-            self._fill_bounds(connection, bounds)
-            return {
-                row[0]
-                for statement in sums.touched_statements(group, predicate)
-                for row in connection.execute(text(statement.sql), dict(statement.parameters))
-            }
+            yield connection
 
-    def stored_parts(self, group_key: str) -> dict[str, StoredPart]:
-        """Return the own parts kept for a group, by goal id."""
+    def slice_sums(self, group: Group, predicate: Predicate, wanted: Sequence[Slice]) -> list[SliceSum]:
+        """Add up the records of any slices, in their order."""
         with self._transaction() as connection:
-            found = connection.execute(
-                text("SELECT goal_id, definition, records, amount, unpriced FROM _own WHERE group_key = :key"),
-                {"key": group_key},
-            ).all()
-        return {row[0]: StoredPart(row[1], OwnPart(row[2], _number(row[3]), row[4])) for row in found}
+            return self.adder(connection, group, predicate).wanted(wanted)
 
-    def settle(self, parts: Mapping[str, Mapping[str, StoredPart]]) -> None:
-        """Keep the own parts of every group, by key and goal id, and forget what changed: it is in them now."""
-        entries = [
-            (key, goal_id, one.definition, one.part.records, str(one.part.amount), one.part.unpriced)
-            for key, goals in parts.items()
-            for goal_id, one in goals.items()
-        ]
+    def settle(self, groups: Sequence[slices.GroupSums]) -> None:
+        """Keep the sums of these groups and no others, and forget what changed: it is in them now."""
         with self._transaction() as connection:
-            connection.exec_driver_sql("DELETE FROM _own")
-            if entries:
-                columns = "(group_key, goal_id, definition, records, amount, unpriced)"
-                connection.exec_driver_sql(
-                    f"INSERT INTO _own {columns} VALUES {marks(self.dialect, entries[0])}", entries
-                )
+            slices.keep(connection, self.dialect, groups)
             for name in [row[0] for row in connection.exec_driver_sql("SELECT DISTINCT name FROM _changed")]:
                 connection.exec_driver_sql(f"DELETE FROM {quote(BEFORE_PREFIX + name)}")
             connection.exec_driver_sql("DELETE FROM _changed")
-            connection.execute(text("UPDATE _table SET all_changed = :no"), {"no": False})
+            connection.execute(text("UPDATE _table SET all_changed = :no WHERE all_changed"), {"no": False})
 
     def changes(self, table: MirrorTable, *, up_to: int) -> TableChanges:
         """Return what happened to a table since :meth:`settle`; ``everything`` beyond ``up_to`` rows."""
@@ -364,16 +326,6 @@ class Mirror:
             row.update(zip((*companions, ETAG_KEY), stored[len(table.columns) :], strict=True))
             yield row
 
-    def _fill_bounds(self, connection: Connection, bounds: Sequence[Mapping[str, str | None]]) -> None:
-        connection.exec_driver_sql(sums.bound_table(self.dialect))
-        connection.exec_driver_sql("DELETE FROM _bound")
-        entries = [tuple(bound[name] for name in sums.BOUND_COLUMNS) for bound in bounds]
-        if entries:
-            connection.exec_driver_sql(
-                f"INSERT INTO _bound ({sums.named(sums.BOUND_COLUMNS)}) VALUES {marks(self.dialect, entries[0])}",
-                entries,
-            )
-
     def _save_position(self, connection: Connection, name: str, position: Position) -> None:
         connection.execute(
             text(
@@ -405,5 +357,13 @@ def _spelled(instant: dt.datetime | None) -> str | None:
     return None if instant is None else format_instant(instant)
 
 
-def _number(stored: str) -> Decimal | int:
-    return Decimal(stored) if "." in stored or "E" in stored else int(stored)
+def _drop_other_layout(connection: Connection) -> None:
+    """Drop everything in a mirror of another layout: it is disposable, the next cycle pulls it again."""
+    found = inspect(connection).get_table_names()
+    if "_layout" in found:
+        if connection.exec_driver_sql("SELECT MAX(version) FROM _layout").scalar() == LAYOUT_VERSION:
+            return
+    elif "_bookmark" not in found:
+        return
+    for name in found:
+        connection.exec_driver_sql(f"DROP TABLE {quote(name)}")

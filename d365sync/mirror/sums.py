@@ -1,28 +1,32 @@
-"""The statements that add up a group of goals: one set-based statement each, exact to the last digit.
+"""The statements that add up slices: one set-based statement for each group, exact to the last digit.
 
-Sums of 64-bit integers are taken in two halves, which cannot overflow below four thousand million rows, and joined in
-Python.
+A slice ``s`` (see :mod:`d365sync.core.goals.slices`) is joined to the records ``r`` that count in it. SQLite is asked
+by scalar subqueries, which it answers from the covering index alone; PostgreSQL likes a join. Sums of 64-bit integers
+may not fit 64 bits: PostgreSQL widens them, SQLite says so, and is then asked for two halves, which cannot overflow
+below four thousand million rows.
 
 Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from d365sync.core.fetchxml.compile import Predicate, compile_predicate
 from d365sync.core.fetchxml.context import Context
-from d365sync.core.goals.goal import DataType, Number
-from d365sync.core.goals.participation import Group
-from d365sync.core.goals.rollup import OwnPart
+from d365sync.core.goals.participation import BOUNDS, Group
 from d365sync.core.schema import Schema
-from d365sync.core.storage import EXACT, scale_of
 from d365sync.mirror.tables import BEFORE_PREFIX, Dialect, quote
 
-BOUND_COLUMNS = ("goal_id", "owner", "first_on", "last_on", "from_at", "until_at", "wall_from", "wall_until")
-PLACEHOLDERS = {name: f'g."{name}"' for name in BOUND_COLUMNS[1:]}
+LANE_COLUMNS = ("owner", "manager", "seen", "starts", "ends")
+SLICE_TABLE = "_slice"
+WANTED_TABLE = "_wanted"
+PLACEHOLDERS = {"owner": 's."owner"'} | {
+    bound.name: f's."{side}"'
+    for named in BOUNDS.values()
+    for (_, bound), side in zip(named, ("starts", "ends"), strict=True)
+}
 HALF_BITS = 32
 HALF_MASK = 2**HALF_BITS - 1
 
@@ -35,72 +39,142 @@ class Statement:
     parameters: Mapping[str, int | float | str | None]
 
 
-def bound_table(dialect: Dialect) -> str:
-    """Return the statement that makes the temporary table of the goals of a group."""
-    kind = 'TEXT COLLATE "C"' if dialect == "postgresql" else "TEXT"
+def wanted_table(dialect: Dialect) -> str:
+    """Return the statement that makes the temporary table of slices to be summed."""
+    return f"CREATE TEMPORARY TABLE IF NOT EXISTS {WANTED_TABLE} ({_slice_columns(dialect)})"
+
+
+def slice_tables(dialect: Dialect) -> tuple[str, ...]:
+    """Return the statements that make the tables of groups and of their slices with their sums."""
     return (
-        f"CREATE TEMPORARY TABLE IF NOT EXISTS _bound ({', '.join(f'{quote(name)} {kind}' for name in BOUND_COLUMNS)})"
+        "CREATE TABLE IF NOT EXISTS _group (number INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint TEXT NOT NULL)",
+        f"CREATE TABLE IF NOT EXISTS {SLICE_TABLE} ({_slice_columns(dialect, kept=True)})",
+        f"CREATE INDEX IF NOT EXISTS _slice_lookup ON {SLICE_TABLE} (group_number, owner, starts)",
     )
 
 
 def group_predicate(group: Group, schema: Schema, context: Context, dialect: Dialect) -> Predicate:
-    """Return the condition under which a record ``r`` counts for a goal ``g`` of the group."""
+    """Return the condition under which a record ``r`` counts in a slice ``s`` of the group."""
     return compile_predicate(group.fetch, schema, context, alias="r", dialect=dialect, placeholders=PLACEHOLDERS)
 
 
-def sum_statement(group: Group, predicate: Predicate) -> Statement:
-    """Return the statement that gives, per goal with records: id, count, high half, low half, unpriced."""
+def sum_statement(
+    group: Group, predicate: Predicate, source: str, dialect: Dialect, *, halves: bool, unpriced: bool
+) -> Statement:
+    """Return the statement that gives, for each slice of ``source`` by id: id, its sums, unpriced.
+
+    ``source`` is an SQL table expression with the columns of a slice. The sums are one number, or a high and a low
+    half. Slices without records may be missing. ``unpriced`` False spares counting the records without a base
+    amount, where the table is known to have none.
+    """
+    sums = [*_sums(group, halves=halves), _unpriced(group) if unpriced else "0"]
+    records = f"{quote(group.table)} r"
+    if dialect == "sqlite":
+        columns = [one if one == "0" else f"(SELECT {one} FROM {records} WHERE {predicate.sql})" for one in sums]
+        return Statement(f"SELECT s.id, {', '.join(columns)} FROM {source} s", predicate.parameters)
+    return Statement(
+        f"SELECT s.id, {', '.join(sums)} FROM {source} s JOIN {records} ON {predicate.sql} GROUP BY s.id",
+        predicate.parameters,
+    )
+
+
+def kept_slices_of(number: int) -> str:
+    """Return the table expression of the kept slices of a group."""
+    return f"(SELECT * FROM {SLICE_TABLE} WHERE group_number = {number:d})"
+
+
+def change_statements(group: Group, predicate: Predicate, number: int) -> tuple[Statement, Statement]:
+    """Return the statements that give, for the kept slices of a group, what changed records give now, and gave before.
+
+    Each row is id, high half, low half, unpriced, summed over the changed records of one slice.
+    """
+    sums = ", ".join([*_sums(group, halves=True), _unpriced(group)])
+    table, key = quote(group.table), quote(group.primary_id)
+    among = f"CROSS JOIN {SLICE_TABLE} s WHERE s.group_number = {number:d} AND {predicate.sql} GROUP BY s.id"
+    changed = f"(SELECT row_id FROM _changed WHERE name = :changed_table) c CROSS JOIN {table} r"
+    parameters = {**predicate.parameters, "changed_table": group.table}
+    return (
+        Statement(
+            f"SELECT s.id, {sums} FROM {changed} {among.replace('WHERE', f'WHERE r.{key} = c.row_id AND', 1)}",
+            parameters,
+        ),
+        Statement(f"SELECT s.id, {sums} FROM {quote(BEFORE_PREFIX + group.table)} r {among}", predicate.parameters),
+    )
+
+
+def unpriced_statement(group: Group) -> str | None:
+    """Return the statement that finds a record with an amount and no base amount; None where there is no such thing."""
+    missing = _missing_base(group)
+    return None if missing is None else f"SELECT 1 FROM {quote(group.table)} r WHERE {missing} LIMIT 1"
+
+
+def joined(high: object, low: object) -> int:
+    """Join the halves of a sum; None is nothing."""
+    return (int(str(high or 0)) << HALF_BITS) + int(str(low or 0))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Index:
+    """An index of a mirrored table; ``where`` makes it partial."""
+
+    table: str
+    columns: tuple[str, ...]
+    where: str = ""
+
+
+def indexes_of(groups: Iterable[Group], used: Mapping[str, Sequence[str]]) -> frozenset[Index]:
+    """Return the indexes that cover the statements of the groups: tests of equality, the date, then all they read.
+
+    Groups with the same tests share one index. ``used`` gives, by table, the stored columns that rollup queries test
+    and that an index may hold.
+    """
+    covered: dict[tuple[str, tuple[str, ...]], set[str]] = {}
+    partial: set[Index] = set()
+    for group in groups:
+        tests = group.fetch.filter.conditions if group.fetch.filter else ()
+        equal = [one.attribute for one in tests if one.operator == "eq"]
+        ranged = [one.attribute for one in tests if one.operator != "eq"]
+        first = tuple(dict.fromkeys([*equal, *ranged]))
+        read = covered.setdefault((group.table, first), set())
+        read.update(column.logical_name for column in (group.base or group.value,) if column)
+        if group.query is not None:
+            read.update(used.get(group.table, ()))
+        missing = _missing_base(group, alias="")
+        if missing is not None:
+            partial.add(Index(group.table, (group.primary_id,), missing))
+    whole = {
+        Index(table, (*first, *sorted(read - set(first)))) for (table, first), read in covered.items() if first or read
+    }
+    return frozenset(whole | partial)
+
+
+def _sums(group: Group, *, halves: bool) -> list[str]:
     source = group.base or group.value
     if source is None:
-        sums = "0, 0, 0"
-    else:
-        column = f"r.{quote(source.logical_name)}"
-        sums = f"SUM({column} >> {HALF_BITS}), SUM({column} & {HALF_MASK}), {_unpriced(group)}"
-    joined = f"_bound g JOIN {quote(group.table)} r ON {predicate.sql}"
-    return Statement(f"SELECT g.goal_id, COUNT(*), {sums} FROM {joined} GROUP BY g.goal_id", predicate.parameters)
-
-
-def touched_statements(group: Group, predicate: Predicate) -> tuple[Statement, Statement]:
-    """Return the statements that give the goals whose records changed: as the rows are, and as they were."""
-    parameters = {**predicate.parameters, "changed_table": group.table}
-    key = quote(group.primary_id)
-    now = (
-        f"SELECT DISTINCT g.goal_id FROM _changed c JOIN {quote(group.table)} r ON r.{key} = c.row_id "
-        f"JOIN _bound g ON {predicate.sql} WHERE c.name = :changed_table"
-    )
-    before = f"SELECT DISTINCT g.goal_id FROM {quote(BEFORE_PREFIX + group.table)} r JOIN _bound g ON {predicate.sql}"
-    return Statement(now, parameters), Statement(before, predicate.parameters)
-
-
-def own_part(group: Group, records: int, high: int | None, low: int | None, unpriced: int) -> OwnPart:
-    """Join the halves of a sum; a group that counts has its number of records as amount."""
-    if group.value is None:
-        return OwnPart(records, records)
-    total = (int(high or 0) << HALF_BITS) + int(low or 0)
-    return OwnPart(records, _unscaled(group, total), int(unpriced or 0))
-
-
-def index_columns(group: Group) -> tuple[str, ...]:
-    """Return the columns of an index that covers the group: tests of equality, the date, what is summed."""
-    tests = group.fetch.filter.conditions if group.fetch.filter else ()
-    equal = [one.attribute for one in tests if one.operator == "eq"]
-    ranged = [one.attribute for one in tests if one.operator != "eq"]
-    summed = [column.logical_name for column in (group.base or group.value,) if column]
-    return tuple(dict.fromkeys([*equal, *ranged, *summed]))
+        return ["0", "COUNT(*)"] if halves else ["COUNT(*)"]
+    column = f"r.{quote(source.logical_name)}"
+    if not halves:
+        return [f"SUM({column})"]
+    return [f"SUM({column} >> {HALF_BITS})", f"SUM({column} & {HALF_MASK})"]
 
 
 def _unpriced(group: Group) -> str:
-    if group.base is None or group.value is None:
-        return "0"
-    value, base = (f"r.{quote(one.logical_name)}" for one in (group.value, group.base))
-    return f"SUM(CASE WHEN {value} IS NOT NULL AND {base} IS NULL THEN 1 ELSE 0 END)"
+    missing = _missing_base(group)
+    return "0" if missing is None else f"COALESCE(SUM(CASE WHEN {missing} THEN 1 ELSE 0 END), 0)"
 
 
-def _unscaled(group: Group, total: int) -> Number:
-    source = group.base or group.value
-    if source is None or group.slot.data_type is DataType.INTEGER:
-        return total
-    return Decimal(total).scaleb(-scale_of(source), EXACT)
+def _missing_base(group: Group, alias: str = "r.") -> str | None:
+    if group.base is None or group.value is None or group.base == group.value:
+        return None
+    value, base = (f"{alias}{quote(one.logical_name)}" for one in (group.value, group.base))
+    return f"{value} IS NOT NULL AND {base} IS NULL"
+
+
+def _slice_columns(dialect: Dialect, *, kept: bool = False) -> str:
+    text, key = ('TEXT COLLATE "C"', "BIGINT") if dialect == "postgresql" else ("TEXT", "INTEGER")
+    lane = zip(LANE_COLUMNS, (text, text, "BIGINT", text, text), strict=True)
+    more = ["group_number INTEGER NOT NULL", "total TEXT NOT NULL", "unpriced BIGINT NOT NULL"] if kept else []
+    return ", ".join([f"id {key} PRIMARY KEY", *(f"{quote(name)} {kind} NOT NULL" for name, kind in lane), *more])
 
 
 def named(columns: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -158,14 +158,6 @@ def mark(dialect: Dialect) -> str:
 def marks(dialect: Dialect, values: Sequence[object]) -> str:
     """Return a bracketed list of parameter marks."""
     return f"({', '.join([mark(dialect)] * len(values))})"
-
-
-def index_statement(table: str, columns: Iterable[str]) -> str:
-    """Return the statement that makes an index over columns, if it is not there."""
-    names = tuple(columns)
-    digest = hashlib.sha256("|".join((table, *names)).encode()).hexdigest()[:12]
-    name = quote(f"_ix_{table[:40]}_{digest}")
-    return f"CREATE INDEX IF NOT EXISTS {name} ON {quote(table)} ({', '.join(map(quote, names))})"
 
 
 def _sql_type(kind: StoredAs, dialect: Dialect) -> str:

@@ -68,7 +68,7 @@ def test_the_tests_of_a_goal_are_one_query_a_person_can_read() -> None:
         '      <condition attribute="statecode" operator="eq" value="1"/>',
         '      <condition attribute="ownerid" operator="eq" value="5b6d0000-0000-0000-0000-000000000001"/>',
         '      <condition attribute="actualclosedate" operator="ge" value="2026-10-01"/>',
-        '      <condition attribute="actualclosedate" operator="le" value="2026-12-31"/>',
+        '      <condition attribute="actualclosedate" operator="lt" value="2027-01-01"/>',
         "    </filter>",
         "  </entity>",
         "</fetch>",

@@ -23,18 +23,32 @@ def columns_used(fetch: Fetch, schema: Schema) -> Mapping[str, frozenset[str]]:
     Raises:
         SchemaError: the query names a table that the schema does not have.
     """
+    return {table: frozenset(columns) for table, columns in _collected(fetch, schema).found.items()}
+
+
+def tables_joined(fetch: Fetch, schema: Schema) -> frozenset[str]:
+    """Return the tables of which other rows than the tested one decide whether it takes part: links, hierarchies.
+
+    Raises:
+        SchemaError: the query names a table that the schema does not have.
+    """
+    return frozenset(_collected(fetch, schema).joined)
+
+
+def _collected(fetch: Fetch, schema: Schema) -> _Collector:
     collector = _Collector(schema)
     labels = {link.label: link.name for link in joined_of(fetch.links)}
     collector.add(fetch.entity, schema.table(fetch.entity).primary_id)
     collector.filter(fetch.filter, fetch.entity, labels)
     collector.links(fetch.links, fetch.entity)
-    return {table: frozenset(columns) for table, columns in collector.found.items()}
+    return collector
 
 
 class _Collector:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self.found: defaultdict[str, set[str]] = defaultdict(set)
+        self.joined: set[str] = set()
 
     def add(self, table: str, column: str) -> None:
         owner = companion_owner(self._schema.table(table), column)
@@ -43,6 +57,7 @@ class _Collector:
 
     def links(self, links: Iterable[Link], parent: str) -> None:
         for link in links:
+            self.joined.add(link.name)
             self.add(parent, link.to)
             self.add(link.name, link.from_)
             self.add(link.name, self._schema.table(link.name).primary_id)
@@ -68,5 +83,6 @@ class _Collector:
         column = find_column(holder, attribute)
         target = None if column is None else hierarchy_of(holder, column, self._schema)
         if target is not None and target.hierarchy_parent is not None:
+            self.joined.add(target.logical_name)
             self.add(target.logical_name, target.primary_id)
             self.add(target.logical_name, target.hierarchy_parent)

@@ -29,10 +29,11 @@ from d365sync.errors import FetchXmlError, SchemaError
 
 OWNER = Placeholder("owner")
 BOUNDS: Mapping[DateBehavior, tuple[tuple[str, Placeholder], tuple[str, Placeholder]]] = {
-    DateBehavior.DATE_ONLY: (("ge", Placeholder("first_on")), ("le", Placeholder("last_on"))),
+    DateBehavior.DATE_ONLY: (("ge", Placeholder("from_on")), ("lt", Placeholder("until_on"))),
     DateBehavior.USER_LOCAL: (("ge", Placeholder("from_at")), ("lt", Placeholder("until_at"))),
     DateBehavior.TIME_ZONE_INDEPENDENT: (("ge", Placeholder("wall_from")), ("lt", Placeholder("wall_until"))),
 }
+"""The half-open bounds of a goal's period, by what the date column holds."""
 EARLIEST_YEAR, LATEST_YEAR = 1753, 9998
 """Source: column date range of the platform; a day and a zone must fit beyond the last year."""
 PARENT_ALIAS = "parent_of_record"
@@ -60,7 +61,8 @@ class Group:
     """Goals whose own part of one slot is the same query but for owner and bounds.
 
     ``value`` is the column that is summed, None when records are counted; ``base`` is its base-currency column when
-    it is money. ``goal_ids`` are in id order.
+    it is money. ``dates`` says what the date column holds, and so which of :data:`BOUNDS` the tree has. ``goal_ids``
+    are in id order.
     """
 
     key: GroupKey
@@ -70,6 +72,7 @@ class Group:
     owned: bool
     primary_id: str
     fetch: Fetch
+    dates: DateBehavior
     value: Column | None
     base: Column | None
     goal_ids: tuple[str, ...]
@@ -164,17 +167,24 @@ def owner_span(goal: Goal, book: GoalBook, zone: ZoneInfo) -> DaySpan:
 
 
 def stored_bounds(span: DaySpan, zone: ZoneInfo) -> Mapping[str, str]:
-    """Return the values of the bound placeholders, as text that sorts like time."""
-    from_at, until_at = span.instants(zone)
-    wall_from, wall_until = span.wall_clock()
+    """Return the values of all bound placeholders, as text that sorts like time."""
     return {
-        "first_on": span.first_on.isoformat(),
-        "last_on": span.last_on.isoformat(),
-        "from_at": format_instant(from_at),
-        "until_at": format_instant(until_at),
-        "wall_from": format_instant(wall_from),
-        "wall_until": format_instant(wall_until),
+        bound.name: text
+        for dates, named in BOUNDS.items()
+        for (_, bound), text in zip(named, bounds_in(dates, span, zone), strict=True)
     }
+
+
+def bounds_in(dates: DateBehavior, span: DaySpan, zone: ZoneInfo) -> tuple[str, str]:
+    """Return the half-open bounds of a period for columns of one behaviour, as text that sorts like time.
+
+    DateOnly: the first day and the day after the last. UserLocal: the instants at which those days begin in
+    ``zone``. TimeZoneIndependent: their midnights as wall-clock time.
+    """
+    if dates is DateBehavior.DATE_ONLY:
+        return span.first_on.isoformat(), (span.last_on + dt.timedelta(days=1)).isoformat()
+    starts, ends = span.instants(zone) if dates is DateBehavior.USER_LOCAL else span.wall_clock()
+    return format_instant(starts), format_instant(ends)
 
 
 def bind(fetch: Fetch, values: Mapping[str, str]) -> Fetch:
@@ -243,7 +253,8 @@ def _group(
     metric = book.metrics[field.metric_id]
     try:
         table = schema.table(field.source_entity)
-        fetch = _fetch(field, query, owned=key[2], table=table, schema=schema)
+        dates = _date_behavior(field, schema.table(field.date_entity))
+        fetch = _fetch(field, query, dates, owned=key[2], table=table)
         value = _value_column(metric, field, slot, table)
         check_fetch(fetch, schema)
         _refuse_goal_decimals(fetch, schema)
@@ -257,6 +268,7 @@ def _group(
         owned=key[2],
         primary_id=table.primary_id,
         fetch=fetch,
+        dates=dates,
         value=value,
         base=table.base_of(value.logical_name) if value is not None and slot.data_type is DataType.MONEY else None,
         goal_ids=tuple(goal.id for goal in goals),
@@ -281,7 +293,7 @@ def _subject(metric: Metric, field: RollupField, query: RollupQuery | None) -> s
     return f"{subject} with rollup query '{query.name}'" if query else subject
 
 
-def _fetch(field: RollupField, query: RollupQuery | None, *, owned: bool, table: Table, schema: Schema) -> Fetch:
+def _fetch(field: RollupField, query: RollupQuery | None, dates: DateBehavior, *, owned: bool, table: Table) -> Fetch:
     """Join the rollup field's tests, the owner test and the rollup query into one tree."""
     own: list[Condition] = []
     parent: list[Condition] = []
@@ -292,8 +304,9 @@ def _fetch(field: RollupField, query: RollupQuery | None, *, owned: bool, table:
         state_home.append(Condition("statuscode", "eq", (str(field.source_status),)))
     if owned:
         own.append(Condition("ownerid", "eq", (OWNER,)))
-    dated_table = schema.table(field.date_entity)
-    (own if field.date_entity == table.logical_name else parent).extend(_date_conditions(field, dated_table))
+    (own if field.date_entity == table.logical_name else parent).extend(
+        Condition(field.date_attribute or "", operator, (bound,)) for operator, bound in BOUNDS[dates]
+    )
     stored = _stored_query(field, query)
     links = stored.links if stored else ()
     if parent:
@@ -316,7 +329,12 @@ def _stored_query(field: RollupField, query: RollupQuery | None) -> Fetch | None
     return fetch
 
 
-def _date_conditions(field: RollupField, table: Table) -> list[Condition]:
+def _date_behavior(field: RollupField, table: Table) -> DateBehavior:
+    """Return what the field's date column holds.
+
+    Raises:
+        SchemaError: it names no date column.
+    """
     if field.date_attribute is None:
         raise SchemaError("it names no date column", table=table.logical_name)
     column = table.column(field.date_attribute)
@@ -326,7 +344,7 @@ def _date_conditions(field: RollupField, table: Table) -> list[Condition]:
             table=table.logical_name,
             column=column.logical_name,
         )
-    return [Condition(column.logical_name, operator, (bound,)) for operator, bound in BOUNDS[column.date_behavior]]
+    return column.date_behavior
 
 
 def _parent_link(field: RollupField, table: Table, conditions: tuple[Condition, ...]) -> Link:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from d365sync.core.goals.forest import Forest
 from d365sync.core.goals.goal import LIMITS, VALUE_COLUMNS, Category, DataType, Goal, GoalBook, Metric, Number, Slot
-from d365sync.core.goals.participation import Group, GroupKey, slots_of
+from d365sync.core.goals.participation import slots_of
 from d365sync.core.problems import Problem, Severity
 
 
@@ -65,7 +65,6 @@ class OwnPart:
     amount but no base-currency amount, which makes the sum unusable.
     """
 
-    records: int
     amount: Number
     unpriced: int = 0
 
@@ -139,18 +138,6 @@ def roll_up(
     for goal_id in forest.bottom_up:
         _add_up(work, book.goals[goal_id], [book.goals[child] for child in forest.children[goal_id]])
     return Rollup(work.totals, tuple(work.problems), work.contributions)
-
-
-def own_parts(
-    groups: Sequence[Group], sums: Mapping[GroupKey, Mapping[str, OwnPart]]
-) -> dict[tuple[str, str], OwnPart]:
-    """Key the sums of groups by goal id and column; a member without a row of its own has the empty sum."""
-    nothing = OwnPart(0, 0)
-    return {
-        (goal_id, group.slot.column): sums.get(group.key, {}).get(goal_id, nothing)
-        for group in groups
-        for goal_id in group.goal_ids
-    }
 
 
 def percentage_of(actual: Number | None, target: Number | None, rounding: Rounding) -> Decimal | None:

@@ -1,0 +1,195 @@
+"""The kept sums: groups of goals, their slices, and what the records in each slice give.
+
+Totals are kept as text of the integer in the column's scale, so that no database's number type limits them.
+
+IO: SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from d365sync.core.fetchxml.compile import Predicate
+from d365sync.core.goals.participation import Group
+from d365sync.core.goals.slices import NOTHING, Slice, SliceSum
+from d365sync.mirror import sums
+from d365sync.mirror.tables import Dialect, mark, marks
+
+OVERFLOW = "integer overflow"
+"""Source: SQLite, aggregate functions (sum() raises "integer overflow")."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptGroup:
+    """A group as it was kept: its number, and the fingerprint of the query that its sums answer."""
+
+    number: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSlices:
+    """The kept slices of a group in order, with their ids and sums."""
+
+    ids: Sequence[int]
+    slices: Sequence[Slice]
+    sums: Sequence[SliceSum]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSums:
+    """What is to be kept of a group: new sums of slices by id, or (``slices`` not None) all of it anew."""
+
+    key: str
+    fingerprint: str
+    updates: Mapping[int, SliceSum] = field(default_factory=dict)
+    slices: Sequence[Slice] | None = None
+    sums: Sequence[SliceSum] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adder:
+    """Adds up one group within one transaction; ``unpriced`` False: no record lacks a base amount."""
+
+    connection: Connection
+    dialect: Dialect
+    group: Group
+    predicate: Predicate
+    unpriced: bool = True
+
+    def wanted(self, slices: Sequence[Slice]) -> list[SliceSum]:
+        """Return the sums of any slices, in their order."""
+        if not slices:
+            return []
+        fill_wanted(self.connection, self.dialect, slices)
+        found = self._sums(sums.WANTED_TABLE)
+        return [found.get(position, NOTHING) for position in range(len(slices))]
+
+    def kept(self, number: int) -> dict[int, SliceSum]:
+        """Return the sums of the kept slices of a group, by id; those without records may be missing."""
+        return self._sums(sums.kept_slices_of(number))
+
+    def changed(self, number: int) -> dict[int, SliceSum]:
+        """Return by how much the changed records change the kept slices of a group, by id."""
+        changes: dict[int, SliceSum] = {}
+        now, before = sums.change_statements(self.group, self.predicate, number)
+        for statement, sign in ((now, 1), (before, -1)):
+            for slice_id, high, low, unpriced in self._run(statement):
+                known = changes.get(slice_id, NOTHING)
+                total = known.total + sign * sums.joined(high, low)
+                changes[slice_id] = SliceSum(total, known.unpriced + sign * int(unpriced))
+        return {slice_id: change for slice_id, change in changes.items() if change != NOTHING}
+
+    def _sums(self, source: str) -> dict[int, SliceSum]:
+        try:
+            rows = self._run(self._statement(source, halves=False))
+        except DBAPIError as error:
+            if OVERFLOW not in str(error):
+                raise
+            rows = self._run(self._statement(source, halves=True))
+            return {row[0]: SliceSum(sums.joined(row[1], row[2]), int(row[3] or 0)) for row in rows}
+        return {row[0]: SliceSum(int(row[1] or 0), int(row[2] or 0)) for row in rows}
+
+    def _statement(self, source: str, *, halves: bool) -> sums.Statement:
+        return sums.sum_statement(
+            self.group, self.predicate, source, self.dialect, halves=halves, unpriced=self.unpriced
+        )
+
+    def _run(self, statement: sums.Statement) -> Sequence[Sequence[int]]:
+        return self.connection.execute(text(statement.sql), dict(statement.parameters)).all()
+
+
+def fill_wanted(connection: Connection, dialect: Dialect, slices: Sequence[Slice]) -> None:
+    """Put slices into the temporary table, numbered in their order, in place of what it held."""
+    connection.exec_driver_sql(sums.wanted_table(dialect))
+    connection.exec_driver_sql(f"DELETE FROM {sums.WANTED_TABLE}")
+    entries = [(position, *one) for position, one in enumerate(slices)]
+    connection.exec_driver_sql(
+        f"INSERT INTO {sums.WANTED_TABLE} (id, {sums.named(sums.LANE_COLUMNS)}) VALUES {marks(dialect, entries[0])}",
+        entries,
+    )
+
+
+def kept_groups(connection: Connection) -> dict[str, KeptGroup]:
+    """Return every kept group by key."""
+    rows = connection.exec_driver_sql("SELECT key, number, fingerprint FROM _group")
+    return {row[0]: KeptGroup(row[1], row[2]) for row in rows}
+
+
+def kept_slices(connection: Connection, dialect: Dialect, number: int) -> KeptSlices:
+    """Return the kept slices of a group."""
+    names = sums.named(sums.LANE_COLUMNS)
+    rows = connection.exec_driver_sql(
+        f"SELECT id, total, unpriced, {names} FROM {sums.SLICE_TABLE} WHERE group_number = {mark(dialect)} ORDER BY id",
+        (number,),
+    ).all()
+    return KeptSlices(
+        [row[0] for row in rows],
+        [Slice(*row[3:]) for row in rows],
+        [SliceSum(int(row[1]), row[2]) for row in rows],
+    )
+
+
+def kept_sums(connection: Connection, dialect: Dialect, ids: Sequence[int]) -> dict[int, SliceSum]:
+    """Return the kept sums of some slices, by id."""
+    found: dict[int, SliceSum] = {}
+    for start in range(0, len(ids), 500):
+        batch = tuple(ids[start : start + 500])
+        sql = f"SELECT id, total, unpriced FROM {sums.SLICE_TABLE} WHERE id IN {marks(dialect, batch)}"
+        found.update({row[0]: SliceSum(int(row[1]), row[2]) for row in connection.exec_driver_sql(sql, batch)})
+    return found
+
+
+def keep(connection: Connection, dialect: Dialect, groups: Sequence[GroupSums]) -> None:
+    """Keep these groups and no others."""
+    known = kept_groups(connection)
+    for key in known.keys() - {group.key for group in groups}:
+        _forget(connection, known[key].number)
+    for group in groups:
+        if group.slices is not None:
+            if group.key in known:
+                _forget(connection, known[group.key].number)
+            _insert(connection, dialect, group, group.slices)
+        elif group.updates:
+            one = mark(dialect)
+            connection.exec_driver_sql(
+                f"UPDATE {sums.SLICE_TABLE} SET total = {one}, unpriced = {one} WHERE id = {one}",
+                [(str(new.total), new.unpriced, slice_id) for slice_id, new in group.updates.items()],
+            )
+
+
+def forget_all(connection: Connection) -> None:
+    """Forget every kept sum."""
+    for table in ("_group", sums.SLICE_TABLE):
+        connection.exec_driver_sql(f"DELETE FROM {table}")
+
+
+def _insert(connection: Connection, dialect: Dialect, group: GroupSums, slices: Iterable[Slice]) -> None:
+    number = _following(connection, "number", "_group")
+    first = _following(connection, "id", sums.SLICE_TABLE)
+    connection.exec_driver_sql(
+        f"INSERT INTO _group (number, key, fingerprint) VALUES {marks(dialect, (0, 0, 0))}",
+        (number, group.key, group.fingerprint),
+    )
+    entries = [
+        (first + position, number, *one, str(its.total), its.unpriced)
+        for position, (one, its) in enumerate(zip(slices, group.sums, strict=True))
+    ]
+    if entries:
+        names = sums.named(["id", "group_number", *sums.LANE_COLUMNS, "total", "unpriced"])
+        connection.exec_driver_sql(
+            f"INSERT INTO {sums.SLICE_TABLE} ({names}) VALUES {marks(dialect, entries[0])}", entries
+        )
+
+
+def _forget(connection: Connection, number: int) -> None:
+    for table, column in (("_group", "number"), (sums.SLICE_TABLE, "group_number")):
+        connection.execute(text(f"DELETE FROM {table} WHERE {column} = :number"), {"number": number})
+
+
+def _following(connection: Connection, column: str, table: str) -> int:
+    return int(connection.exec_driver_sql(f"SELECT COALESCE(MAX({column}), 0) + 1 FROM {table}").scalar_one())
