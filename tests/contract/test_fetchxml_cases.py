@@ -5,250 +5,219 @@ Further case files are read from D365SYNC_FETCHXML_CASES (paths joined by ':').
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
+import sqlalchemy
 
+from d365sync.core.fetchxml.ast import Fetch
 from d365sync.core.fetchxml.compile import compile_predicate
-from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.evaluate import evaluate, evaluate_result
 from d365sync.core.fetchxml.parse import parse_fetch
-from d365sync.core.fiscal import FiscalCalendar, FiscalTemplate
-from d365sync.core.schema import LOOKUP_TYPES, Column, ColumnType, DateBehavior, Schema, Table
-from d365sync.core.storage import FOLD_SUFFIX, encode, fold, has_fold, stored_as
-from d365sync.core.values import Row, Value, parse_instant
+from d365sync.core.fetchxml.result import Result
+from d365sync.core.values import Value
 from d365sync.errors import FetchXmlError
-
-Case = Mapping[str, Any]
-
-_OWN = Path(__file__).parents[2] / "fixtures" / "fetchxml" / "cases.json"
-_DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
-_TEMPLATES = {
-    "annually": FiscalTemplate.ANNUAL,
-    "semiannually": FiscalTemplate.SEMIANNUAL,
-    "quarterly": FiscalTemplate.QUARTERLY,
-    "monthly": FiscalTemplate.MONTHLY,
-    "fourweekly": FiscalTemplate.FOUR_WEEK,
-}
-_BEHAVIORS = {behavior.value.lower(): behavior for behavior in DateBehavior}
-
-# What sources dispute: the settings under which a case's own reading holds, or why it is not followed.
-_READINGS: dict[str, dict[str, Any]] = {
-    "gr-next-week-monday": {},
-    "gr-next-x-hours": {"next_x_hours_whole": False},
-    "s4c-range-next-x-hours": {},
-    "xm-not-begin-with-null": {"not_begin_keeps_null": False},
-    "xm-not-in-null": {},
-}
-# What is not followed under any setting: the reason, and the rows (by the last digit of the key) that take part here.
-_NOT_FOLLOWED = {
-    "f4d-not-under-B": ("a live organization keeps the row itself in not-under", "1236"),
-    "s4c-not-under": ("a live organization keeps the row itself in not-under", "1236"),
-    "tg-all-doe": ("Microsoft's document: linked rows, none of which passes", "24"),
-    "tg-all-john": ("Microsoft's document: linked rows, none of which passes", ""),
-    "tg-notall-doe": ("Microsoft's document: the same as any", "1"),
-    "tg-notall-john": ("Microsoft's document: the same as any", "124"),
-    "tg-between-end-of-day": ("between compares instants; a date without time is its midnight", "1"),
-    "xm-link-ne-null": ("ne keeps rows whose column is empty", "12"),
-    "xm-ne-null": ("ne keeps rows whose column is empty", "1234"),
-}
+from tests.fetchcases import (
+    CASES,
+    FOLDER,
+    READINGS,
+    VARIABLE,
+    Case,
+    asserted,
+    case_files,
+    context_of,
+    load,
+    parametrized,
+    read_cases,
+    reading_of,
+    refused,
+    same_ids,
+    same_rows,
+    schema_of,
+    tables_of,
+)
 
 
-def _cases() -> list[Case]:
-    further = os.environ.get("D365SYNC_FETCHXML_CASES", "")
-    files = [_OWN, *(Path(name) for name in further.split(":") if name)]
-    return [case for file in files for case in json.loads(file.read_text(encoding="utf-8"))]
+def _evaluated(case: Case, **settings: Any) -> set[Value]:
+    schema = schema_of(case)
+    context = context_of(case, **settings)
+    rows = evaluate(parse_fetch(case["fetchxml"]), tables_of(case, schema), schema, context)
+    return {row[schema.table(case["entity"]).primary_id] for row in rows}
 
 
-_CASES = _cases()
-
-
-def _parametrize(cases: Sequence[Case]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("case", cases, ids=[case["id"] for case in cases])
-
-
-def _column(name: str, spelled: str, key: str) -> Column:
-    kind, _, detail = spelled.partition(":")
-    column_type = ColumnType(kind)
-    return Column(
-        name,
-        column_type,
-        date_behavior=_BEHAVIORS[detail or "userlocal"] if column_type is ColumnType.DATETIME else None,
-        precision=4 if column_type in (ColumnType.MONEY, ColumnType.DECIMAL) else None,
-        targets=tuple(detail.split(",")) if column_type in LOOKUP_TYPES and detail else (),
-        is_primary_id=name == key,
-    )
-
-
-def _schema(case: Case) -> Schema:
-    return Schema.of(
-        Table(
-            logical_name=name,
-            entity_set_name=f"{name}s",
-            primary_id=table["primary_key"],
-            primary_name=table.get("primary_name"),
-            columns={column: _column(column, kind, table["primary_key"]) for column, kind in table["columns"].items()},
-            hierarchy_parent=table.get("hierarchy_parent"),
-            object_type_code=table.get("object_type_code"),
-        )
-        for name, table in case["schema"].items()
-    )
-
-
-def _value(column: Column, raw: Any) -> Value:
-    if raw is None:
-        return None
-    if column.type in (ColumnType.MONEY, ColumnType.DECIMAL):
-        return Decimal(str(raw))
-    if column.type is ColumnType.DOUBLE:
-        return float(raw)
-    if column.type is ColumnType.MULTISELECT:
-        return frozenset(raw)
-    if column.type is ColumnType.DATETIME:
-        return dt.date.fromisoformat(raw) if column.date_behavior is DateBehavior.DATE_ONLY else parse_instant(raw)
-    value: Value = raw
-    return value
-
-
-def _tables(case: Case, schema: Schema) -> dict[str, list[Row]]:
-    raw = {case["entity"]: case["rows"], **(case.get("related") or {})}
-    tables: dict[str, list[Row]] = {}
-    for name, rows in raw.items():
-        columns = schema.table(name).columns
-        tables[name] = [{k: _value(columns[k], v) for k, v in row.items() if k in columns} for row in rows]
-    return tables
-
-
-def _context(case: Case, **settings: Any) -> Context:
-    given = case["settings"]
-    month, day = given["fiscal_year_start"].split("-")
-    labels = given.get("option_labels", {})
-    return Context(
-        now=dt.datetime.fromisoformat(case["now"]),
-        time_zone=ZoneInfo(given["timezone"]),
-        week_start=_DAYS.index(given["week_start"]),
-        fiscal=FiscalCalendar(
-            int(month), int(day), _TEMPLATES[given["fiscal_period"]], named_by=given["fiscal_year_named_by"]
-        ),
-        user_id=given["user_id"],
-        business_unit_id=given["business_unit_id"],
-        user_team_ids=tuple(given["user_team_ids"]),
-        user_language=given["user_language"],
-        user_hierarchy={k: tuple(v) for k, v in given.get("user_hierarchy", {}).items()},
-        team_members={k: tuple(v) for k, v in given.get("team_members", {}).items()},
-        option_labels={column: {int(k): v for k, v in named.items()} for column, named in labels.items()},
-        **settings,
-    )
-
-
-def _mirror(schema: Schema, tables: Mapping[str, Sequence[Row]]) -> sqlite3.Connection:
-    database = sqlite3.connect(":memory:")
-    for table in schema.tables.values():
-        columns = list(table.columns.values())
-        shadows = [column for column in columns if has_fold(column)]
-        names = [c.logical_name for c in columns] + [c.logical_name + FOLD_SUFFIX for c in shadows]
-        types = [stored_as(c).value for c in columns] + ["TEXT"] * len(shadows)
-        spelled = ", ".join(f'"{name}" {kind}' for name, kind in zip(names, types, strict=True))
-        database.execute(f'CREATE TABLE "{table.logical_name}" ({spelled})')
-        for row in tables.get(table.logical_name, ()):
-            stored = [encode(c, row.get(c.logical_name)) for c in columns]
-            stored += [None if (text := row.get(c.logical_name)) is None else fold(str(text)) for c in shadows]
-            marks = ", ".join("?" * len(stored))
-            database.execute(f'INSERT INTO "{table.logical_name}" VALUES ({marks})', stored)
-    return database
-
-
-def _evaluated(case: Case, context: Context) -> set[Value]:
-    schema = _schema(case)
-    key = schema.table(case["entity"]).primary_id
-    return {row[key] for row in evaluate(parse_fetch(case["fetchxml"]), _tables(case, schema), schema, context)}
-
-
-def _compiled(case: Case, context: Context) -> set[Value]:
-    schema = _schema(case)
+def _compiled(case: Case, **settings: Any) -> set[Value]:
+    schema = schema_of(case)
+    context = context_of(case, **settings)
     predicate = compile_predicate(parse_fetch(case["fetchxml"]), schema, context, alias="r", dialect="sqlite")
-    key = schema.table(case["entity"]).primary_id
-    statement = f'SELECT r."{key}" FROM "{case["entity"]}" AS r WHERE {predicate.sql}'
-    database = _mirror(schema, _tables(case, schema))
+    database = sqlite3.connect(":memory:")
     try:
-        return {row[0] for row in database.execute(statement, dict(predicate.parameters))}
+        load(database.execute, schema, tables_of(case, schema), "sqlite")
+        return {row[0] for row in database.execute(_statement(case, predicate.sql), dict(predicate.parameters))}
     finally:
         database.close()
 
 
-def _settings(case: Case) -> dict[str, Any]:
-    """The settings a disputed case is read under; a dispute nobody has weighed is not asserted."""
-    if case["status"] != "ok" and case["id"] not in _READINGS | _NOT_FOLLOWED:
-        pytest.skip("the sources disagree and no setting covers the case")
-    return _READINGS.get(case["id"], {})
+def _statement(case: Case, predicate: str) -> str:
+    return (
+        f'SELECT r."{schema_of(case).table(case["entity"]).primary_id}" FROM "{case["entity"]}" AS r WHERE {predicate}'
+    )
 
 
-def _expected_ids(case: Case) -> list[str]:
-    if case["id"] in _NOT_FOLLOWED:
-        return [f"00000000-0000-4000-8000-{int(digit):012}" for digit in _NOT_FOLLOWED[case["id"]][1]]
-    ids: list[str] = case["expected_ids"]
-    return ids
+def _result(case: Case) -> Result:
+    schema = schema_of(case)
+    context = context_of(case, **reading_of(case))
+    return evaluate_result(parse_fetch(case["fetchxml"]), tables_of(case, schema), schema, context)
 
 
-def _pages(case: Case) -> bool:
-    """Whether the expected ids are a page of the rows that take part, and not all of them."""
-    fetch = parse_fetch(case["fetchxml"])
-    return fetch.top is not None or fetch.count is not None or fetch.aggregate
+def _all_returned(case: Case) -> bool:
+    """Whether the expected ids are all rows that take part, and not one page or some groups of them."""
+    if refused(case) or "expected_ids" not in case:
+        return False
+    fetch: Fetch = parse_fetch(case["fetchxml"])
+    return fetch.top is None and fetch.count is None and fetch.page is None and not fetch.aggregate
 
 
-@_parametrize([case for case in _CASES if "expected_ids" in case and not _pages(case)])
-@pytest.mark.parametrize("answer", [_evaluated, _compiled], ids=["evaluated", "compiled"])
+_READINGS = pytest.mark.parametrize("answer", [_evaluated, _compiled], ids=["evaluated", "compiled"])
+
+
+@pytest.mark.parametrize("file", case_files(), ids=[file.name for file in case_files()])
+def test_every_case_file_can_be_read(file: Path) -> None:
+    assert read_cases([file])[1] == []
+
+
+@parametrized(lambda case: not refused(case))
+@_READINGS
 def test_the_rows_that_take_part(case: Case, answer: Any) -> None:
-    assert answer(case, _context(case, **_settings(case))) == set(_expected_ids(case))
+    found = answer(case, **reading_of(case))
+    if not _all_returned(case):
+        assert found == _evaluated(case, **reading_of(case))
+        return
+    expected = set(case["expected_ids"])
+    asserted(case, found == expected, f"expected {sorted(expected)}, got {sorted(found)}")
 
 
-@_parametrize([case for case in _CASES if case.get("expected_error")])
-@pytest.mark.parametrize("answer", [_evaluated, _compiled], ids=["evaluated", "compiled"])
-def test_the_queries_that_are_refused(case: Case, answer: Any) -> None:
-    with pytest.raises(FetchXmlError):
-        answer(case, _context(case))
+@pytest.fixture(scope="module")
+def postgresql(postgresql_server: str) -> Iterator[sqlalchemy.Connection]:
+    engine = sqlalchemy.create_engine(postgresql_server, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        yield connection
 
 
-@_parametrize([case for case in _CASES if "expected_ids" in case])
+@pytest.mark.postgresql
+@parametrized(lambda case: not refused(case))
+def test_the_rows_that_take_part_on_postgresql(case: Case, postgresql: sqlalchemy.Connection) -> None:
+    schema = schema_of(case)
+    context = context_of(case, **reading_of(case))
+    predicate = compile_predicate(parse_fetch(case["fetchxml"]), schema, context, alias="r", dialect="postgresql")
+    try:
+        postgresql.exec_driver_sql("CREATE SCHEMA fetchxml_cases")  # rolled back with everything else
+        postgresql.exec_driver_sql("SET LOCAL search_path TO fetchxml_cases")
+        load(
+            lambda sql, row: postgresql.exec_driver_sql(sql, tuple(row)), schema, tables_of(case, schema), "postgresql"
+        )
+        rows = postgresql.execute(sqlalchemy.text(_statement(case, predicate.sql)), dict(predicate.parameters))
+        assert {row[0] for row in rows} == _evaluated(case, **reading_of(case))
+    finally:
+        postgresql.rollback()
+
+
+@parametrized(refused)
+def test_the_queries_that_are_refused(case: Case) -> None:
+    answer = _outcome(_result, case)
+    asserted(case, isinstance(answer, FetchXmlError) and answer.path.startswith("/"), f"answered with {answer}")
+
+
+@parametrized(refused)
+def test_both_readings_refuse_alike(case: Case) -> None:
+    one, other = (_outcome(answer, case, **reading_of(case)) for answer in (_evaluated, _compiled))
+    assert str(one) == str(other) if isinstance(one, FetchXmlError) else one == other
+
+
+def _outcome(answer: Callable[..., object], case: Case, **settings: Any) -> object:
+    try:
+        return answer(case, **settings)
+    except FetchXmlError as error:
+        return error
+
+
+@parametrized(lambda case: "expected_ids" in case and not refused(case))
 def test_the_ids_of_the_result(case: Case) -> None:
-    schema = _schema(case)
-    key = schema.table(case["entity"]).primary_id
-    context = _context(case, **_settings(case))
-    result = evaluate_result(parse_fetch(case["fetchxml"]), _tables(case, schema), schema, context)
-    found = [str(row[key]) for row in result.rows]
-    expected = _expected_ids(case)
-    assert found == expected if case.get("ordered") else sorted(found) == sorted(expected)
+    key = schema_of(case).table(case["entity"]).primary_id
+    asserted(case, *same_ids(case, [str(row[key]) for row in _result(case).rows]))
 
 
-@_parametrize([case for case in _CASES if "expected_rows" in case])
+@parametrized(lambda case: "expected_rows" in case and not refused(case))
 def test_the_rows_of_the_result(case: Case) -> None:
-    schema = _schema(case)
-    result = evaluate_result(parse_fetch(case["fetchxml"]), _tables(case, schema), schema, _context(case))
-    expected = [{k: v for k, v in row.items() if v is not None} for row in case["expected_rows"]]
-    selected = {name for row in case["expected_rows"] for name in row}
-    found = [{k: v for k, v in row.items() if k in selected} for row in result.rows]
-    if not case.get("ordered"):
-        expected, found = ([dict(sorted(row.items())) for row in rows] for rows in (expected, found))
-        expected, found = sorted(expected, key=repr), sorted(found, key=repr)
-    assert found == expected
+    asserted(case, *same_rows(case, _result(case).rows))
 
 
-@_parametrize([case for case in _CASES if "expected_count" in case])
+@parametrized(lambda case: "expected_count" in case and not refused(case))
 def test_the_number_of_rows_of_the_result(case: Case) -> None:
-    schema = _schema(case)
-    result = evaluate_result(parse_fetch(case["fetchxml"]), _tables(case, schema), schema, _context(case))
-    assert len(result.rows) == case["expected_count"]
+    found = len(_result(case).rows)
+    asserted(case, found == case["expected_count"], f"expected {case['expected_count']} rows, got {found}")
 
 
-def test_every_dispute_has_a_position() -> None:
-    own = json.loads(_OWN.read_text(encoding="utf-8"))
-    disputed = {case["id"] for case in own if case["status"] != "ok"}
-    assert disputed == set(_READINGS) | set(_NOT_FOLLOWED)
+def test_every_dispute_of_our_own_has_a_reading() -> None:
+    own = json.loads((FOLDER / "cases.json").read_text(encoding="utf-8"))
+    assert {case["id"] for case in own if case["status"] != "ok"} == set(READINGS)
+
+
+def test_every_case_expects_something() -> None:
+    silent = [case["id"] for case in CASES if not any(name.startswith("expected_") for name in case)]
+    assert not silent
+
+
+_FURTHER: list[dict[str, Any]] = [
+    {"id": "right", "expected_ids": ["00000000-0000-4000-8000-000000000001"]},
+    {"id": "wrong", "expected_ids": []},
+    {"id": "disputed-wrong", "status": "disputed", "expected_ids": []},
+    {"id": "count-wrong", "expected_count": 2},
+    {"id": "rows-wrong", "expected_rows": [{"new_name": "b"}]},
+    {"id": "refused-wrong", "expected_error": True},
+    {"id": "without-rows"},
+]
+
+
+def test_further_files_are_run_case_by_case_and_a_file_that_is_none_fails_alone(tmp_path: Path) -> None:
+    shape = {
+        "entity": "new_item",
+        "fetchxml": '<fetch><entity name="new_item"><attribute name="new_name"/></entity></fetch>',
+        "now": "2024-05-15T10:30:45+00:00",
+        "rows": [{"new_itemid": "00000000-0000-4000-8000-000000000001", "new_name": "a"}],
+        "schema": {
+            "new_item": {
+                "primary_key": "new_itemid",
+                "columns": {"new_itemid": "uniqueidentifier", "new_name": "string"},
+            }
+        },
+    }
+    cases = [shape | one for one in _FURTHER]
+    del cases[-1]["rows"]
+    (tmp_path / "more.json").write_text(json.dumps(cases))
+    (tmp_path / "broken.json").write_text("{")
+    files = ":".join(str(tmp_path / name) for name in ("more.json", "broken.json", "missing.json"))
+    names = "right or wrong or case_file"
+    asked = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", __file__, "-k", f"({names}) and not postgresql"]
+    run = subprocess.run(asked, env={**os.environ, VARIABLE: files}, capture_output=True, text=True, check=False)
+    lines = {line.partition(" - ")[0].strip() for line in run.stdout.splitlines()}
+    for failed in (
+        "case_file_can_be_read[broken.json]",
+        "case_file_can_be_read[missing.json]",
+        "case_file_can_be_read[more.json]",
+        "rows_that_take_part[evaluated-wrong]",
+        "rows_that_take_part[compiled-wrong]",
+        "ids_of_the_result[wrong]",
+        "number_of_rows_of_the_result[count-wrong]",
+        "rows_of_the_result[rows-wrong]",
+        "queries_that_are_refused[refused-wrong]",
+    ):
+        assert any(line.startswith("FAILED") and line.endswith(failed) for line in lines), (failed, run.stdout)
+    assert any(line.startswith("XFAIL") and line.endswith("ids_of_the_result[disputed-wrong]") for line in lines)
+    assert not any(line.endswith(("[right]", "-right]")) for line in lines)

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import datetime as dt
+from dataclasses import replace
+from zoneinfo import ZoneInfo
+
 import pytest
 
 from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Placeholder
 from d365sync.core.fetchxml.check import check_fetch, columns_used
+from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.parse import parse_fetch
 from d365sync.core.schema import Column, ColumnType, DateBehavior, Schema, Table
 from d365sync.errors import FetchXmlError
@@ -40,6 +45,7 @@ SCHEMA = Schema.of(
             Column("due", ColumnType.DATETIME, DateBehavior.DATE_ONLY),
             Column("seen", ColumnType.DATETIME, DateBehavior.USER_LOCAL),
             Column("customerid", ColumnType.CUSTOMER, targets=("account", "contact")),
+            Column("strangeid", ColumnType.LOOKUP, targets=("stranger",)),
         ),
     ]
 )
@@ -81,6 +87,9 @@ _NESTED = '<link-entity name="contact" from="name" to="name" link-type="{}"/>'
         _where('attribute="due" operator="last-x-days" value="1"'),
         _where('attribute="seen" operator="ge" value="2024-01-31T10:00:00+02:00"'),
         _where('attribute="name" operator="ge" valueof="name"'),
+        _where('attribute="customeridname" operator="like" value="x%"'),
+        _where('attribute="flagname" operator="eq" valueof="name"'),
+        _with('<link-entity name="account" to="customerid"/>'),
         _link(more=_ON_ALIAS),
         _link(_NESTED.format("outer"), "outer"),
         _link(_NESTED.format("outer"), "inner"),
@@ -99,7 +108,11 @@ def test_what_has_a_meaning_passes(text: str) -> None:
         (_where('attribute="name" operator="equals" value="x"'), "0x80041120"),
         (_where('attribute="due" operator="this-x-days" value="1"'), "0x80041120"),
         (_where('attribute="name" entityname="b" operator="null"'), "0x8004110A"),
-        (_where('attribute="customeridname" operator="eq" value="x"'), "0x80041103"),
+        (_where('attribute="countname" operator="eq" value="x"'), "0x80041103"),
+        (_where('attribute="strangeidname" operator="eq" value="x"'), ""),
+        (_where('attribute="flagname" operator="gt" value="1" valueof="x"').replace(' value="1"', ""), "0x80041103"),
+        (_with('<link-entity name="account" from="name" to="customeridname"/>'), ""),
+        (_with('<link-entity name="contact"/>'), "0x80041111"),
         (_where(f'attribute="opportunityid" operator="under" value="{_KEY}"'), "0x80047020"),
         (_where('attribute="name" operator="eq"'), ""),
         (_where('attribute="name" operator="in"'), ""),
@@ -135,8 +148,6 @@ def test_what_has_a_meaning_passes(text: str) -> None:
         (_where('attribute="due" operator="eq" valueof="seen"'), ""),
         (_link(to="name"), ""),
         (_link(to="picks"), ""),
-        (_link(_NESTED.format("inner"), "outer"), ""),
-        (_link(_NESTED.format("exists"), "outer"), ""),
         (_link(kind="exists", more=_ON_ALIAS), "0x8004110A"),
         (_link(more='<link-entity name="contact" from="contactid" to="customerid" alias="a"/>'), "0x80041130"),
         (_with('<order attribute="nosuch"/>'), "0x80041103"),
@@ -158,6 +169,30 @@ def test_what_has_no_meaning_is_refused(text: str, code: str) -> None:
         check_fetch(parse_fetch(text), SCHEMA)
     assert refused.value.path.startswith("/fetch")
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("kind", ["inner", "exists", "matchfirstrowusingcrossapply"])
+def test_a_link_that_drops_rows_inside_an_outer_one_is_refused_unless_a_setting_reads_it(kind: str) -> None:
+    fetch = parse_fetch(_link(_NESTED.format(kind), "outer"))
+    context = Context(dt.datetime(2024, 1, 1, tzinfo=dt.UTC), ZoneInfo("UTC"))
+    with pytest.raises(FetchXmlError, match="inner_under_outer") as refused:
+        check_fetch(fetch, SCHEMA, context)
+    assert refused.value.path == "/fetch/entity/link-entity[1]/link-entity[1]"
+    check_fetch(fetch, SCHEMA, replace(context, inner_under_outer="flat"))
+
+
+def test_a_link_without_from_joins_by_the_linked_key() -> None:
+    fetch = check_fetch(parse_fetch(_with('<link-entity name="account" to="customerid"/>')), SCHEMA)
+    assert (fetch.links[0].from_, fetch.links[0].to) == ("accountid", "customerid")
+
+
+def test_a_virtual_name_needs_the_names_of_the_tables_it_may_point_to() -> None:
+    fetch = parse_fetch(_where('attribute="customeridname" operator="eq" value="x"'))
+    assert columns_used(fetch, SCHEMA) == {
+        "opportunity": {"opportunityid", "customerid"},
+        "account": {"accountid", "name"},
+        "contact": {"contactid", "name"},
+    }
 
 
 def test_a_placeholder_stands_for_a_value_of_the_column_only() -> None:

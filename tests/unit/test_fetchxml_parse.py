@@ -61,7 +61,7 @@ def test_an_empty_value_beside_value_elements_is_ignored() -> None:
         (_entity("<filter type='xor'/>"), "/fetch/entity/filter[1]"),
         (_entity("<link-entity name='a' from='x' to='y' link-type='full'/>"), "/fetch/entity/link-entity[1]"),
         (_entity("<link-entity name='a' from='x' to='y' link-type='any'/>"), "/fetch/entity/link-entity[1]"),
-        (_entity("<link-entity name='a' to='y'/>"), "/fetch/entity/link-entity[1]"),
+        (_entity("<link-entity name='a' from='y'/>"), "/fetch/entity/link-entity[1]"),
         (_entity("<filter>stray</filter>"), "/fetch/entity/filter[1]"),
         (_entity("<filter><filter/>stray</filter>"), "/fetch/entity/filter[1]"),
         (_condition('operator="eq"/>'), "/fetch/entity/filter[1]/condition[1]"),

@@ -46,15 +46,16 @@ def aggregated(
     Raises:
         FetchXmlError: there are more rows than the platform aggregates.
     """
-    if len(combinations) > MAX_ROWS:
-        raise refusal(f"the aggregate reads more than {MAX_ROWS} rows", fetch, code="0x8004E023")
+    most = min(MAX_ROWS, fetch.aggregate_limit or MAX_ROWS)
+    if len(combinations) > most:
+        raise refusal(f"the aggregate reads more than {most} rows", fetch, code="0x8004E023")
     attributes = list(_attributes(fetch))
     grouping = [(one, link) for one, link in attributes if one.groupby]
     groups: dict[tuple[Value, ...], list[Combination]] = {} if grouping else {(): []}
     shown: dict[tuple[Value, ...], list[Value]] = {}
     for combination in combinations:
         values = [
-            _group_value(one, combination.side(link), _column(one, link, fetch, joiner), joiner.context)
+            _group_value(one, _value(one, link, combination, fetch, joiner), _column(one, link, fetch, joiner), joiner)
             for one, link in grouping
         ]
         key = tuple(key_of(value) for value in values)
@@ -83,6 +84,11 @@ def _column(attribute: Attribute, link: Link | None, fetch: Fetch, joiner: Joine
     return find_column(table, attribute.name) or table.column(attribute.name)
 
 
+def _value(attribute: Attribute, link: Link | None, combination: Combination, fetch: Fetch, joiner: Joiner) -> Value:
+    table = joiner.schema.table(fetch.entity if link is None else link.name)
+    return joiner.value(combination.side(link), table, attribute.name, attribute)
+
+
 def _shown_column(attribute: Attribute, link: Link | None, fetch: Fetch, joiner: Joiner) -> Column | None:
     counts = attribute.aggregate in ("count", "countcolumn") or attribute.dategrouping is not None
     return None if counts else _column(attribute, link, fetch, joiner)
@@ -97,8 +103,8 @@ def _aggregate(
 ) -> Value:
     if attribute.aggregate == "count":
         return len(group)
-    rows = [combination.side(link) for combination in group]
-    values = [row[attribute.name] for row in rows if row is not None and not is_empty(row.get(attribute.name))]
+    found = (_value(attribute, link, combination, fetch, joiner) for combination in group)
+    values: list[Any] = [value for value in found if not is_empty(value)]
     if attribute.distinct:
         values = list({key_of(value): value for value in values}.values())
     if attribute.aggregate == "countcolumn":
@@ -130,11 +136,11 @@ def _mean(values: Sequence[Any], column: Column, context: Context) -> Value:
     return -whole if total < 0 else whole
 
 
-def _group_value(attribute: Attribute, row: Row | None, column: Column, context: Context) -> Value:
-    value = None if row is None else row.get(attribute.name)
+def _group_value(attribute: Attribute, value: Value, column: Column, joiner: Joiner) -> Value:
     if attribute.dategrouping is None or not isinstance(value, dt.date):
         return None if is_empty(value) else value
-    return _date_part(attribute.dategrouping, _local_day(value, attribute, column, context), context)
+    day = _local_day(value, attribute, column, joiner.context)
+    return _date_part(attribute.dategrouping, day, joiner.context)
 
 
 def _local_day(value: dt.date, attribute: Attribute, column: Column, context: Context) -> dt.date:

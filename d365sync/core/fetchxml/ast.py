@@ -79,7 +79,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A joined table: ``from_`` is its column, ``to`` the column of the element it stands in."""
+    """A joined table: ``from_`` is its column, ``to`` the column of the element it stands in.
+
+    Empty names were left out of the document; :func:`~d365sync.core.fetchxml.settle.settled` fills them in.
+    """
 
     name: str
     from_: str
@@ -103,7 +106,8 @@ class Link:
 class Fetch:
     """A whole query; ``filter`` and ``links`` decide which rows take part, the rest how they are shown.
 
-    ``count`` is rows per page and ``page`` 1-based; None leaves the platform's default.
+    ``count`` is rows per page, ``page`` 1-based, ``aggregate_limit`` the most rows an aggregate may read; None
+    leaves the platform's default.
     """
 
     entity: str
@@ -121,6 +125,7 @@ class Fetch:
     paging_cookie: str | None = None
     return_total: bool = False
     raw_order: bool = False
+    aggregate_limit: int | None = None
     path: str = field(default="/fetch", compare=False)
 
 

@@ -10,10 +10,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from d365sync.core.fetchxml.ast import QUANTIFIERS, Condition, Fetch, Filter, Link, Placeholder, joined_of
+from d365sync.core.fetchxml.ast import (
+    QUANTIFIERS,
+    Condition,
+    Fetch,
+    Filter,
+    Link,
+    Placeholder,
+    joined_of,
+    quantified_of,
+)
 from d365sync.core.fetchxml.check_result import check_result
+from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.literals import check_literal
-from d365sync.core.fetchxml.names import comparable, find_column, hierarchy_of, split_reference
+from d365sync.core.fetchxml.names import (
+    comparable,
+    find_column,
+    hierarchy_of,
+    name_columns,
+    named_owner,
+    split_reference,
+)
 from d365sync.core.fetchxml.operators import (
     DATE_OPERATORS,
     HIERARCHY_OPERATORS,
@@ -24,6 +41,7 @@ from d365sync.core.fetchxml.operators import (
     ValueKind,
 )
 from d365sync.core.fetchxml.refusal import Located, refusal
+from d365sync.core.fetchxml.settle import settled
 from d365sync.core.fetchxml.used import columns_used as columns_used
 from d365sync.core.schema import Column, ColumnType, DateBehavior, Schema, Table
 from d365sync.core.values import parse_guid
@@ -40,19 +58,35 @@ _FITS: Mapping[Arity, Callable[[int], bool]] = {
 _MULTIPLYING = ("inner", "natural", "outer")
 
 
-def check_fetch(fetch: Fetch, schema: Schema) -> None:
+def check_fetch(fetch: Fetch, schema: Schema, context: Context | None = None) -> Fetch:
     """Refuse a query with an unknown table, column, alias, operator or value, or a combination that has no meaning.
 
-    Placeholders pass where a value of the column's type stands.
+    Placeholders pass where a value of the column's type stands. With a context, what its settings refuse is refused
+    as well. Returns the query with the join columns that it left out.
 
     Raises:
         FetchXmlError: naming the first element at fault, with the platform's error code where there is one.
     """
+    fetch = settled(fetch, schema)
     root = _table(fetch.entity, fetch, schema)
     scope = _Scope(schema, root, None, _exposed(fetch, schema))
     _check_filter(fetch.filter, scope)
-    _check_links(fetch.links, root, schema, outer=False)
+    _check_links(fetch.links, root, schema)
     check_result(fetch, schema)
+    if context is not None and context.inner_under_outer == "refused":
+        _refuse_inner_under_outer((*fetch.links, *quantified_of(fetch.filter)), outer=False)
+    return fetch
+
+
+def _refuse_inner_under_outer(links: Iterable[Link], *, outer: bool) -> None:
+    for link in links:
+        if outer and link.link_type != "outer":
+            raise refusal(
+                f"a link of type '{link.link_type}' inside an outer link is not supported (setting inner_under_outer)",
+                link,
+            )
+        _refuse_inner_under_outer(link.links, outer=link.link_type == "outer")
+        _refuse_inner_under_outer(quantified_of(link.filter), outer=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +138,15 @@ def _column(name: str, table: Table, node: Located) -> Column:
     return column
 
 
-def _check_links(links: Iterable[Link], parent: Table, schema: Schema, *, outer: bool) -> None:
+def _check_links(links: Iterable[Link], parent: Table, schema: Schema) -> None:
     for link in links:
-        if outer and link.link_type != "outer":
-            raise refusal(f"a link of type '{link.link_type}' inside an outer link is not supported", link)
         table = _table(link.name, link, schema)
+        for side, name in ((table, link.from_), (parent, link.to)):
+            if named_owner(side, name) is not None:
+                raise refusal(f"'{name}' is only the name of another column and cannot be joined", link)
         _check_join(_column(link.from_, table, link), _column(link.to, parent, link), link)
         _check_filter(link.filter, _Scope(schema, table, link.label, {}))
-        _check_links(link.links, table, schema, outer=link.link_type == "outer")
+        _check_links(link.links, table, schema)
 
 
 def _check_join(from_: Column, to: Column, link: Link) -> None:
@@ -134,7 +169,7 @@ def _check_filter(node: Filter | None, scope: _Scope) -> None:
     for link in node.links:
         if link.link_type not in QUANTIFIERS:
             raise refusal(f"link-type '{link.link_type}' is not allowed inside a filter", link, code="0x80041117")
-    _check_links(node.links, scope.table, scope.schema, outer=False)
+    _check_links(node.links, scope.table, scope.schema)
 
 
 def _check_condition(condition: Condition, scope: _Scope) -> None:
@@ -143,6 +178,7 @@ def _check_condition(condition: Condition, scope: _Scope) -> None:
         raise refusal(f"there is no operator '{condition.operator}'", condition, code="0x80041120")
     table = scope.table_of(condition.entityname, condition)
     column = _column(condition.attribute, table, condition)
+    _check_named(condition.attribute, table, condition, scope.schema)
     if column.type not in operator.types or (operator.hours and column.date_behavior is DateBehavior.DATE_ONLY):
         kind = "a DateOnly column" if column.type in operator.types else f"a column of type {column.type}"
         raise refusal(f"operator '{operator.name}' is not valid for {kind} ('{column.logical_name}')", condition)
@@ -158,11 +194,20 @@ def _check_condition(condition: Condition, scope: _Scope) -> None:
         _check_values(condition, operator, column, scope.schema)
 
 
+def _check_named(name: str, table: Table, condition: Condition, schema: Schema) -> None:
+    """Refuse the virtual name of a lookup none of whose tables is known."""
+    owner = named_owner(table, name)
+    if owner is not None and owner.is_lookup and not name_columns(owner, schema):
+        targets = ", ".join(owner.targets) or "no table"
+        raise refusal(f"'{name}' needs the names of {targets}, which the schema does not have", condition)
+
+
 def _check_valueof(condition: Condition, operator: Operator, column: Column, scope: _Scope) -> None:
     if not operator.valueof:
         raise refusal(f"operator '{operator.name}' cannot be used with valueof", condition)
     label, name = split_reference(condition.valueof or "")
     other = _column(name, scope.table_of(label, condition), condition)
+    _check_named(name, scope.table_of(label, condition), condition, scope.schema)
     if not comparable(column, other):
         raise refusal(
             f"columns '{column.logical_name}' ({column.type}) and '{name}' ({other.type}) cannot be compared", condition

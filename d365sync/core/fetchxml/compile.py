@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Link, conditions_of, joined_of
 from d365sync.core.fetchxml.check import check_fetch
 from d365sync.core.fetchxml.context import Context
-from d365sync.core.fetchxml.names import find_column, split_reference
+from d365sync.core.fetchxml.names import find_column, named_owner, split_reference
 from d365sync.core.fetchxml.refusal import Located, refusal
 from d365sync.core.fetchxml.sql_conditions import Subject, columns_sql, condition_sql
 from d365sync.core.fetchxml.sql_values import (
     ALWAYS,
+    NEVER,
     Dialect,
     Parameters,
     Stored,
@@ -28,7 +29,7 @@ from d365sync.core.fetchxml.sql_values import (
     quoted,
     shadow_suffix,
 )
-from d365sync.core.schema import Schema, Table
+from d365sync.core.schema import Column, Schema, Table
 
 MAX_PARAMETERS = 30_000
 """Source: Limits in SQLite (32,766 parameters); PostgreSQL's protocol allows 65,535."""
@@ -64,7 +65,7 @@ def compile_predicate(
         FetchXmlError: the query does not fit the schema, needs a user that the context does not know, or has
             more values than a statement can take.
     """
-    check_fetch(fetch, schema)
+    fetch = check_fetch(fetch, schema, context)
     target = Target(schema, context, dialect, placeholders, Parameters(prefix))
     sql = _Compiler(target, prefix).fetch(fetch, alias)
     if len(target.parameters.values) > MAX_PARAMETERS:
@@ -109,26 +110,40 @@ class _Compiler:
         Source: Filter rows using FetchXML, filters on link-entity (entityname is applied after the join).
         """
         joined: dict[str, tuple[Table, str]] = {}
-        joins = [sql for link in links for sql in self._join(link, root.alias, spoken_of, joined)]
-        where = self._filter(node, _Scope(root.table, root.alias, None, joined))
-        body = " ".join([f"(SELECT 1 AS one) AS {self._alias()}", *joins, *(f"WHERE {test}" for test in where)])
+        where: list[str] = []
+        joins = [self._join(link, root.alias, spoken_of, joined, where) for link in links]
+        where += self._filter(node, _Scope(root.table, root.alias, None, joined))
+        body = " ".join([f"(SELECT 1 AS one) AS {self._alias()}", *joins])
+        if where:
+            body += f" WHERE {combine(where, 'AND')}"
         return f"EXISTS (SELECT 1 FROM {body})"  # noqa: S608 (values are parameters, names are quoted)
 
     def _join(
-        self, link: Link, parent: str, spoken_of: frozenset[str], joined: dict[str, tuple[Table, str]]
-    ) -> Iterator[str]:
+        self,
+        link: Link,
+        parent: str,
+        spoken_of: frozenset[str],
+        joined: dict[str, tuple[Table, str]],
+        where: list[str],
+    ) -> str:
+        """The join of a link and of those below it that are spoken of; what drops rows afterwards goes to ``where``."""
         alias, table = self._alias(), self._target.schema.table(link.name)
         joined[link.label] = table, alias
+        source = f"{quoted(link.name)} AS {alias}"
         if link.link_type == "matchfirstrowusingcrossapply":
-            yield f"JOIN {quoted(link.name)} AS {alias} ON {self._is_first(link, table, alias, parent)}"
-            return
-        inner = [nested for nested in link.links if _speaks_of(nested, spoken_of)]
-        rest = (nested for nested in link.links if nested not in inner)
-        tests = [*self._link_tests(link, alias, parent), *self._semi_joins(rest, alias)]
-        word = "LEFT JOIN" if link.link_type == "outer" else "JOIN"
-        yield f"{word} {quoted(link.name)} AS {alias} ON {combine(tests, 'AND')}"
-        for nested in inner:
-            yield from self._join(nested, alias, spoken_of, joined)
+            word = "LEFT JOIN" if self._target.context.matchfirst_keeps_unmatched else "JOIN"
+            return f"{word} {source} ON {self._is_first(link, table, alias, parent)}"
+        spoken = [nested for nested in link.links if _speaks_of(nested, spoken_of)]
+        rest = self._semi_joins((nested for nested in link.links if nested not in spoken), alias)
+        tests = self._link_tests(link, alias, parent)
+        flat = link.link_type == "outer" and self._target.context.inner_under_outer == "flat"
+        (where if flat else tests).extend(rest)
+        below = " ".join(self._join(nested, alias, spoken_of, joined, where) for nested in spoken)
+        if link.link_type != "outer":
+            return f"JOIN {source} ON {combine(tests, 'AND')} {below}".rstrip()
+        if flat or not below:
+            return f"LEFT JOIN {source} ON {combine(tests, 'AND')} {below}".rstrip()
+        return f"LEFT JOIN ({source} {below}) ON {combine(tests, 'AND')}"
 
     def _is_first(self, link: Link, table: Table, alias: str, parent: str) -> str:
         """The first matching row; the platform does not say which that is. Assumed: the one with the least key."""
@@ -138,19 +153,34 @@ class _Compiler:
         return f"{alias}.{key} = (SELECT MIN({inner}.{key}) FROM {source})"  # noqa: S608
 
     def _semi_joins(self, links: Iterable[Link], parent: str) -> list[str]:
-        """Links whose columns nobody asks for; an outer one drops no row."""
-        return [self._exists(link, parent) for link in links if link.link_type != "outer"]
+        """Links whose columns nobody asks for, as far as they drop rows."""
+        return [self._exists(link, parent) for link in links if self._drops(link)]
 
-    def _exists(self, link: Link, parent: str, *, filtered: bool = True) -> str:
+    def _drops(self, link: Link) -> bool:
+        """Whether a link drops rows: an outer one only if one below it does and the chain of joins is flat."""
+        context = self._target.context
+        if link.link_type == "outer":
+            return context.inner_under_outer == "flat" and any(map(self._drops, link.links))
+        return link.link_type != "matchfirstrowusingcrossapply" or not context.matchfirst_keeps_unmatched
+
+    def _exists(self, link: Link, parent: str, *, filtered: bool | None = True) -> str:
+        """A linked row exists that passes the link's filter; with None one that fails it, with False any."""
         alias = self._alias()
-        tests = [*self._link_tests(link, alias, parent, filtered=filtered), *self._semi_joins(link.links, alias)]
+        tests = self._link_tests(link, alias, parent, filtered=filtered is True)
+        tests += self._semi_joins(link.links, alias)
+        if filtered is None:
+            scope = _Scope(self._target.schema.table(link.name), alias, link.label)
+            tests += [f"({test} IS NOT TRUE)" for test in self._filter(link.filter, scope)] or [NEVER]
         return f"EXISTS (SELECT 1 FROM {quoted(link.name)} AS {alias} WHERE {combine(tests, 'AND')})"  # noqa: S608
 
     def _link_tests(self, link: Link, alias: str, parent: str, *, filtered: bool = True) -> list[str]:
         table = self._target.schema.table(link.name)
         own = self._subject(table, alias, link.from_, link)
         # Both sides are of one family, so the other side has a folded shadow exactly if this one has.
-        tests = [f"{own.compared} = {parent}.{quoted(link.to + shadow_suffix(own.column))}"]
+        other = f"{parent}.{quoted(link.to + shadow_suffix(own.column))}"
+        if own.compared != own.folded:
+            other = f"rtrim({other}, ' ')"
+        tests = [f"{own.compared} = {other}"]
         return tests + self._filter(link.filter if filtered else None, _Scope(table, alias, link.label))
 
     def _filter(self, node: Filter | None, scope: _Scope) -> list[str]:
@@ -168,6 +198,9 @@ class _Compiler:
         Source: Filter rows using FetchXML, filter on values in related records (``not all`` is the same as
         ``any``; ``all`` needs related rows, none of which passes).
         """
+        if self._target.context.all_means_every and link.link_type.endswith("all"):
+            failing = self._exists(link, parent, filtered=None)
+            return f"(NOT {failing})" if link.link_type == "all" else failing
         passing = self._exists(link, parent)
         if link.link_type == "not any":
             return f"(NOT {passing})"
@@ -189,7 +222,14 @@ class _Compiler:
         column = find_column(table, name)
         if column is None:
             raise refusal(f"table '{table.logical_name}' has no column '{name}'", node, code="0x80041103")
-        return Subject(table, column, alias)
+        owner = named_owner(table, name)
+        if owner is not None and not owner.is_lookup:
+            self._need_labels(table, owner, node)
+        return Subject.of(table, column, alias, self._target)
+
+    def _need_labels(self, table: Table, owner: Column, node: Located) -> None:
+        if not self._target.context.labels_of(table.logical_name, owner.logical_name):
+            raise refusal(f"the labels of '{owner.logical_name}' are not known", node)
 
     def _alias(self) -> str:
         self._aliases += 1

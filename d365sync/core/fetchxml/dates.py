@@ -56,6 +56,8 @@ def date_bounds(condition: Condition, column: Column, context: Context) -> tuple
     """
     try:
         pairs = _pairs(condition, column, context)
+        if not pairs and context.missing_period_refused:
+            raise refusal("the fiscal year has no such period", condition, code="0x80044814")
         return tuple(Bounds(_for_column(a, column), _for_column(b, column)) for a, b in pairs)
     except (ValueError, OverflowError) as error:
         raise refusal(f"{condition.operator}: {error}", condition) from error
@@ -65,13 +67,17 @@ def date_literal(text: str, column: Column, context: Context) -> Bound:
     """Read a date value as a value of the column.
 
     UserLocal: an instant; without zone it is the caller's wall clock. TimeZoneIndependent: the wall clock as
-    written; DateOnly: the date as written. Assumed: the last two ignore a zone or a time in the text.
+    written; DateOnly: the date as written. Assumed: the last two ignore a time in the text, and its zone unless
+    the context says otherwise.
 
     Raises:
         ValueError: the text is not an ISO 8601 date or date and time, or lies outside the platform's dates.
     """
     wall, zone = _read(text)
     try:
+        if zone is not None and context.literals_follow_zone:
+            wall = wall.replace(tzinfo=zone).astimezone(context.time_zone).replace(tzinfo=dt.UTC)
+            zone = None
         if column.date_behavior is DateBehavior.DATE_ONLY:
             return wall.date()
         if column.date_behavior is DateBehavior.TIME_ZONE_INDEPENDENT:
@@ -79,6 +85,20 @@ def date_literal(text: str, column: Column, context: Context) -> Bound:
         return wall.replace(tzinfo=zone or context.time_zone).astimezone(dt.UTC)
     except OverflowError as error:
         raise ValueError(f"{text!r} lies outside the platform's dates") from error
+
+
+def end_literal(text: str, column: Column, context: Context) -> Bound:
+    """Read the upper end of a range, which is included: a text without a time may mean the last second of its day.
+
+    Raises:
+        ValueError: as for :func:`date_literal`.
+    """
+    has_time = (match := _LITERAL.fullmatch(text.strip())) is not None and match["time"]
+    if has_time or not context.between_to_end_of_day or column.date_behavior is DateBehavior.DATE_ONLY:
+        return date_literal(text, column, context)
+    wall, _ = _read(text)
+    following = (wall.date() + _DAY).isoformat()
+    return date_literal(following, column, context) - _SECOND
 
 
 def check_date_text(text: str) -> None:

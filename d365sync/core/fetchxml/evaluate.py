@@ -36,7 +36,7 @@ def evaluate(
     Raises:
         FetchXmlError: the query does not fit the schema, or needs a user that the context does not know.
     """
-    check_fetch(fetch, schema)
+    fetch = check_fetch(fetch, schema, context)
     key = schema.table(fetch.entity).primary_id
     found: dict[Value, Row] = {}
     for combination in Joiner(tables, schema, context, placeholders).combinations(fetch):
@@ -59,5 +59,5 @@ def evaluate_result(
     Raises:
         FetchXmlError: as for :func:`evaluate`, and where the answer exceeds a limit of the platform.
     """
-    check_fetch(fetch, schema)
+    fetch = check_fetch(fetch, schema, context)
     return shaped(fetch, Joiner(tables, schema, context, placeholders))

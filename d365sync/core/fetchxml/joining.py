@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Link
+from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Link, joined_of
 from d365sync.core.fetchxml.context import Context
-from d365sync.core.fetchxml.names import find_column, hierarchy_of, split_reference
-from d365sync.core.fetchxml.refusal import refusal
-from d365sync.core.fetchxml.truth import Facts, Test, compare_columns, key_of, test_of
+from d365sync.core.fetchxml.names import find_column, hierarchy_of, name_columns, named_owner, split_reference
+from d365sync.core.fetchxml.refusal import Located, refusal
+from d365sync.core.fetchxml.truth import Facts, Test, compare_columns, compared_key, test_of
 from d365sync.core.schema import Column, Schema, Table
 from d365sync.core.values import Row, Value
 
@@ -81,11 +81,38 @@ class Joiner:
 
     def children(self, table: Table, key: str) -> int:
         """Return how many rows have a row as their parent in the table's hierarchy."""
-        return len(self._index(table.logical_name, table.hierarchy_parent or "").get(key_of(key), []))
+        return len(self._index(table.logical_name, table.hierarchy_parent or "").get(self._key(key), []))
+
+    def value(self, row: Row | None, table: Table, name: str, node: Located) -> Value:
+        """Return a column's value, also that of the virtual name of a lookup or a choice; None without a row.
+
+        Raises:
+            FetchXmlError: the labels of a choice whose name is asked for are not known.
+        """
+        owner = named_owner(table, name)
+        if row is None or owner is None:
+            return None if row is None else row.get(name)
+        if owner.is_lookup:
+            return self.target_name(row, owner)
+        labels = self.context.labels_of(table.logical_name, owner.logical_name)
+        if not labels:
+            raise refusal(f"the labels of '{owner.logical_name}' are not known", node)
+        chosen = row.get(owner.logical_name)
+        return labels.get(int(chosen)) if isinstance(chosen, int) else None
+
+    def target_name(self, row: Row, lookup: Column) -> Value:
+        """Return the primary name of the row that a lookup points to, None if there is none."""
+        said = row.get(lookup.type_name)
+        for table, name in name_columns(lookup, self.schema):
+            if said is None or said == table.logical_name:
+                target = self.lookup(table, row.get(lookup.logical_name))
+                if target is not None and target.get(name.logical_name) is not None:
+                    return target[name.logical_name]
+        return None
 
     def lookup(self, table: Table, key: Value) -> Row | None:
         """Return the row of a table with that key, None if there is none."""
-        found = self._index(table.logical_name, table.primary_id).get(key_of(key), [])
+        found = self._index(table.logical_name, table.primary_id).get(self._key(key), [])
         return found[0] if found else None
 
     def _hierarchy(self, table: Table, column: Column) -> Table:
@@ -114,27 +141,35 @@ class Joiner:
         if link.link_type == "matchfirstrowusingcrossapply":
             fitting = [linked for linked in matched if self._joined(linked, link.links)]
             key = self.schema.table(link.name).primary_id
+            if not fitting and self.context.matchfirst_keeps_unmatched:
+                return [{id(link): None}]
             return [{id(link): min(fitting, key=lambda linked: str(linked[key]))}] if fitting else []
         rows: Sequence[Row | None] = matched
         if link.link_type == "outer" and not matched:
             rows = [None]
-        return [{id(link): linked} | nested for linked in rows for nested in self._joined(linked, link.links)]
+        found = [{id(link): linked} | nested for linked in rows for nested in self._joined(linked, link.links)]
+        if link.link_type == "outer" and not found and self.context.inner_under_outer == "nested":
+            return [{id(one): None for one in joined_of((link,))}]
+        return found
 
     def _matches(self, row: Row | None, link: Link) -> list[Row]:
         return [linked for linked in self._candidates(row, link) if self._passes(link.filter, self._own(linked, link))]
 
     def _candidates(self, row: Row | None, link: Link) -> list[Row]:
         value = None if row is None else row.get(link.to)
-        return [] if value is None else self._index(link.name, link.from_).get(key_of(value), [])
+        return [] if value is None else self._index(link.name, link.from_).get(self._key(value), [])
 
     def _index(self, table: str, column: str) -> dict[Value, list[Row]]:
         if (table, column) not in self._indexes:
             index: defaultdict[Value, list[Row]] = defaultdict(list)
             for row in self.tables.get(table, ()):
                 if row.get(column) is not None:
-                    index[key_of(row[column])].append(row)
+                    index[self._key(row[column])].append(row)
             self._indexes[table, column] = dict(index)
         return self._indexes[table, column]
+
+    def _key(self, value: Value) -> Value:
+        return compared_key(value, self.context)
 
     def _own(self, linked: Row, link: Link) -> _Scope:
         return _Scope(self.schema.table(link.name), linked, link.label, {}, {})
@@ -162,18 +197,20 @@ class Joiner:
         narrow the related rows.
         """
         related = [linked for linked in self._candidates(row, link) if self._joined(linked, link.links)]
-        passing = any(self._passes(link.filter, self._own(linked, link)) for linked in related)
+        passing = [self._passes(link.filter, self._own(linked, link)) for linked in related]
         if link.link_type == "not any":
-            return not passing
-        return bool(related) and not passing if link.link_type == "all" else passing
+            return not any(passing)
+        if self.context.all_means_every and link.link_type.endswith("all"):
+            return all(passing) is (link.link_type == "all")
+        return bool(related) and not any(passing) if link.link_type == "all" else any(passing)
 
     def _holds(self, condition: Condition, scope: _Scope) -> bool:
         table, row = scope.side(condition.entityname)
-        value = None if row is None else row.get(condition.attribute)
+        value = self.value(row, table, condition.attribute, condition)
         if condition.valueof is not None:
             label, name = split_reference(condition.valueof)
-            other_row = scope.side(label)[1]
-            other = None if other_row is None else other_row.get(name)
+            other_table, other_row = scope.side(label)
+            other = self.value(other_row, other_table, name, condition)
             return compare_columns(condition.operator, value, other, self.context)
         return self._test(condition, table)(value)
 

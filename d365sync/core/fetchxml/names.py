@@ -21,8 +21,11 @@ _WHOLE = frozenset({ColumnType.INTEGER, ColumnType.BIGINT})
 _FAMILIES = (GUID_TYPES, TEXT_TYPES - {ColumnType.ENTITYNAME}, CHOICE_TYPES, _WHOLE)
 
 
+_NAMED = LOOKUP_TYPES | CHOICE_TYPES | {ColumnType.BOOLEAN}
+
+
 def find_column(table: Table, name: str) -> Column | None:
-    """Return the column of that name, or the ``<lookup>type`` companion of a polymorphic lookup."""
+    """Return the column of that name or the companion: ``<lookup>type`` (a table), ``<column>name`` (a text)."""
     return table.columns.get(name) or _companion(table, name)
 
 
@@ -32,8 +35,27 @@ def companion_owner(table: Table, name: str) -> Column | None:
     return lookup if lookup is not None and lookup.is_polymorphic and lookup.type_name == name else None
 
 
+def named_owner(table: Table, name: str) -> Column | None:
+    """Return the lookup, choice or two-options column whose virtual ``<column>name`` companion has that name.
+
+    The companion of a lookup is the primary name of the row it points to, that of a choice the option's label.
+    Source: Query data using FetchXML, the virtual name columns that saved queries use.
+    """
+    owner = None if name in table.columns else table.columns.get(name.removesuffix("name"))
+    return owner if owner is not None and owner.type in _NAMED and owner.logical_name != name else None
+
+
+def name_columns(lookup: Column, schema: Schema) -> list[tuple[Table, Column]]:
+    """Return the tables a lookup may point to, each with its primary name; tables that are not known are left out."""
+    tables = [schema.tables[name] for name in lookup.targets if name in schema.tables]
+    named = [(table, table.columns.get(table.primary_name or "")) for table in tables]
+    return [(table, column) for table, column in named if column is not None and column.type is ColumnType.STRING]
+
+
 def _companion(table: Table, name: str) -> Column | None:
-    return None if companion_owner(table, name) is None else Column(name, ColumnType.ENTITYNAME)
+    if companion_owner(table, name) is not None:
+        return Column(name, ColumnType.ENTITYNAME)
+    return None if named_owner(table, name) is None else Column(name, ColumnType.STRING)
 
 
 def comparable(one: Column, other: Column) -> bool:

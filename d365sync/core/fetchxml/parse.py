@@ -27,12 +27,12 @@ __all__ = ["DEFAULT_LIMITS", "Limits", "parse_fetch"]
 _KNOWN = {
     "fetch": "distinct aggregate top count page paging-cookie returntotalrecordcount useraworderby mapping datasource"
     " version output-format no-lock latematerialize options aggregatelimit min-active-row-version savedqueryid",
-    "entity": "name",
+    "entity": "name enableprefiltering prefilterparametername",
     "all-attributes": "",
     "no-attrs": "",
-    "attribute": "name alias aggregate groupby dategrouping distinct usertimezone rowaggregate addedby",
+    "attribute": "name alias aggregate groupby dategrouping distinct usertimezone rowaggregate addedby build",
     "order": "attribute alias descending entityname",
-    "link-entity": "name from to alias link-type visible intersect",
+    "link-entity": "name from to alias link-type visible intersect enableprefiltering prefilterparametername",
     "filter": "type isquickfindfields overridequickfindrecordlimitenabled overridequickfindrecordlimitdisabled hint",
     "condition": "attribute operator value valueof entityname uiname uitype uihidden",
     "value": "uiname uitype",
@@ -99,6 +99,7 @@ def _fetch(root: Element) -> Fetch:
         paging_cookie=root.attributes.get("paging-cookie"),
         return_total=_flag(root, "returntotalrecordcount"),
         raw_order=_flag(root, "useraworderby"),
+        aggregate_limit=_number(root, "aggregatelimit"),
     )
 
 
@@ -161,12 +162,13 @@ def _link(element: Element, *, in_filter: bool) -> Link:
     if kind not in (QUANTIFIERS if in_filter else JOIN_TYPES):
         place = "inside a filter" if in_filter else "outside a filter"
         raise element.refuse(f"link-type '{kind}' is not allowed {place}", "0x80041117")
-    if not element.attributes.get("from") or not element.attributes.get("to"):
-        raise element.refuse("a link-entity needs both from and to", "0x80041111")
+    from_, to = element.attributes.get("from", ""), element.attributes.get("to", "")
+    if from_ and not to:
+        raise element.refuse("a link-entity with from needs to as well", "0x80041111")
     return Link(
         name=_required(element, "name"),
-        from_=element.attributes["from"],
-        to=element.attributes["to"],
+        from_=from_,
+        to=to,
         alias=element.attributes.get("alias") or None,
         link_type=kind,
         filter=_filters(element),

@@ -19,12 +19,13 @@ from d365sync.core.fetchxml.names import find_column
 from d365sync.core.fetchxml.refusal import refusal
 from d365sync.core.fetchxml.truth import key_of
 from d365sync.core.schema import CHOICE_TYPES, Column, Table
+from d365sync.core.storage import fold
 from d365sync.core.values import Row, Value
 
 SIMPLE_PAGING_ROWS = 50_000
 """Rows that pages reach without a cookie. Source: Page results using FetchXML; error 0x8004430A."""
 
-SortKey: TypeAlias = tuple[bool, Value | tuple[int, ...]]
+SortKey: TypeAlias = tuple[bool, Value | tuple[int, ...] | tuple[bool, str | int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +65,12 @@ def shaped(fetch: Fetch, joiner: Joiner) -> Result:
     combinations = list(joiner.combinations(fetch))
     if fetch.aggregate:
         rows, columns = aggregated(fetch, combinations, joiner)
-        for order in reversed(fetch.orders):
+        for order in reversed([*fetch.orders, *(order for link in joined_of(fetch.links) for order in link.orders)]):
             rows.sort(key=lambda row, order=order: _sortable(row.get(order.alias or "")), reverse=order.descending)  # type: ignore[misc]
         return _paged(fetch, rows, columns)
     for order, link, table in reversed(list(_orders(fetch, joiner))):
-        column = _known(table, order.attribute or "")
-        combinations.sort(
-            key=lambda one, link=link, column=column: _sort_key(one.side(link), column, fetch, joiner),  # type: ignore[misc]
-            reverse=order.descending,
-        )
+        by = _Sorting(order, table, _known(table, order.attribute or ""), fetch, joiner)
+        combinations.sort(key=lambda one, link=link, by=by: by.key(one.side(link)), reverse=order.descending)  # type: ignore[misc]
     selected = list(_selected(fetch, joiner))
     found = [_row(combination, selected, joiner) for combination in combinations]
     if fetch.distinct:
@@ -113,36 +111,35 @@ def _orders(fetch: Fetch, joiner: Joiner) -> Iterator[tuple[Order, Link | None, 
             yield order, link, joiner.schema.table(link.name)
 
 
-def _sort_key(row: Row | None, column: Column, fetch: Fetch, joiner: Joiner) -> SortKey:
-    """Lookups sort by the name of their target and choices by their label, unless raw values are asked for.
+@dataclass(frozen=True, slots=True)
+class _Sorting:
+    """One order in force: lookups go by the name of their target and choices by their label, unless by raw value.
 
-    Source: Order rows using FetchXML.
+    A choice without a label goes by its value, after those with one. Source: Order rows using FetchXML.
     """
-    value = None if row is None else row.get(column.logical_name)
-    if row is None or value is None or fetch.raw_order:
+
+    order: Order
+    table: Table
+    column: Column
+    fetch: Fetch
+    joiner: Joiner
+
+    def key(self, row: Row | None) -> SortKey:
+        value = self.joiner.value(row, self.table, self.column.logical_name, self.order)
+        if row is None or value is None or self.fetch.raw_order:
+            return _sortable(value)
+        if self.column.is_lookup:
+            return _sortable(self.joiner.target_name(row, self.column))
+        if self.column.type in CHOICE_TYPES and isinstance(value, int):
+            labels = self.joiner.context.labels_of(self.table.logical_name, self.column.logical_name)
+            return True, (value not in labels, fold(labels[value]) if value in labels else value)
         return _sortable(value)
-    if column.is_lookup:
-        return _sortable(_target_name(row, column, joiner))
-    if column.type in CHOICE_TYPES and isinstance(value, int):
-        return _sortable(joiner.context.option_labels.get(column.logical_name, {}).get(value, value))
-    return _sortable(value)
 
 
 def _sortable(value: Value) -> SortKey:
     if isinstance(value, frozenset):
         return True, tuple(sorted(value))
     return value is not None, key_of(value)
-
-
-def _target_name(row: Row, column: Column, joiner: Joiner) -> Value:
-    said = row.get(column.type_name)
-    for name in column.targets if said is None else (str(said),):
-        table = joiner.schema.tables.get(name)
-        if table is not None and table.primary_name is not None:
-            target = joiner.lookup(table, row[column.logical_name])
-            if target is not None:
-                return target.get(table.primary_name)
-    return None
 
 
 def _returning(links: Iterable[Link]) -> Iterator[Link]:
@@ -190,7 +187,7 @@ def _row(combination: Combination, selected: Iterable[_Selected], joiner: Joiner
         if one.attribute.rowaggregate is not None:
             found[one.key] = joiner.children(one.table, str(row[one.table.primary_id]))
             continue
-        found[one.key] = row.get(one.attribute.name)
+        found[one.key] = joiner.value(row, one.table, one.attribute.name, one.attribute)
         if one.column.is_polymorphic:
             found[f"{one.key}type"] = row.get(one.column.type_name)
     return {key: value for key, value in found.items() if value is not None}

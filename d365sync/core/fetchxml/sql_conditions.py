@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from d365sync.core.fetchxml.ast import Condition
 from d365sync.core.fetchxml.dates import Bounds, date_bounds
-from d365sync.core.fetchxml.names import hierarchy_of
+from d365sync.core.fetchxml.names import hierarchy_of, name_columns, named_owner
 from d365sync.core.fetchxml.operators import (
     DATE_OPERATORS,
     HIERARCHY_OPERATORS,
@@ -35,7 +35,7 @@ from d365sync.core.fetchxml.sql_values import (
     stored_column,
 )
 from d365sync.core.schema import Column, ColumnType, Table
-from d365sync.core.storage import fold
+from d365sync.core.storage import fold, has_fold
 from d365sync.core.values import parse_guid
 
 _SIGNS = {"eq": "=", "ne": "<>", "neq": "<>", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -48,17 +48,40 @@ class Subject:
 
     table: Table
     column: Column
-    alias: str
+    stored: str
+    """SQL of the stored column."""
+    folded: str
+    """SQL of what patterns look at."""
+    compared: str
+    """SQL of what comparisons look at."""
 
-    @property
-    def stored(self) -> str:
-        """SQL of the stored column."""
-        return stored_column(self.alias, self.column)
+    @classmethod
+    def of(cls, table: Table, column: Column, alias: str, target: Target) -> Subject:
+        """Find a column of a table that stands under an alias in the statement."""
+        owner = named_owner(table, column.logical_name)
+        if owner is None:
+            stored, folded = stored_column(alias, column), compared_column(alias, column)
+        else:
+            stored = folded = _name_sql(owner, table, alias, target)
+        compared = folded if target.context.trailing_blanks_count or not has_fold(column) else f"rtrim({folded}, ' ')"
+        return cls(table, column, stored, folded, compared)
 
-    @property
-    def compared(self) -> str:
-        """SQL of what comparisons look at."""
-        return compared_column(self.alias, self.column)
+
+def _name_sql(owner: Column, table: Table, alias: str, target: Target) -> str:
+    """The folded virtual name of a lookup (its target's primary name) or of a choice (its label)."""
+    column = stored_column(alias, owner)
+    if not owner.is_lookup:
+        labels = target.context.labels_of(table.logical_name, owner.logical_name)
+        cases = (f"WHEN {value} THEN {target.parameters.add(fold(label))}" for value, label in sorted(labels.items()))
+        return f"(CASE {column} {' '.join(cases)} END)"
+    names: list[str] = []
+    for other, name in name_columns(owner, target.schema):
+        source = f"{quoted(other.logical_name)} AS named WHERE named.{quoted(other.primary_id)} = {column}"
+        if owner.is_polymorphic:
+            kind = f"{alias}.{quoted(owner.type_name)}"
+            source += f" AND ({kind} IS NULL OR {kind} = {target.parameters.add(other.logical_name)})"
+        names.append(f"(SELECT {compared_column('named', name)} FROM {source})")  # noqa: S608
+    return names[0] if len(names) == 1 else f"COALESCE({', '.join(names)})"
 
 
 def condition_sql(condition: Condition, subject: Subject, target: Target) -> str:
@@ -95,7 +118,7 @@ def _or_null(test: str, column: str, *, keep: bool = True) -> str:
 
 
 def _comparison(condition: Condition, subject: Subject, target: Target) -> str:
-    operands = [operand(value, subject.column, condition, target) for value in condition.values]
+    operands = [operand(condition, at, subject.column, target) for at in range(len(condition.values))]
     column, name = subject.compared, condition.operator
     if name in ("in", "not-in"):
         return _listed(name, column, operands, target)
@@ -103,14 +126,16 @@ def _comparison(condition: Condition, subject: Subject, target: Target) -> str:
         return f"({column} >= {operands[0].high} AND {column} <= {operands[1].low})"
     if name == "not-between":
         return f"({column} < {operands[0].high} OR {column} > {operands[1].low})"
-    return _compared(name, column, operands[0])
+    return _compared(name, column, operands[0], keep=target.context.ne_keeps_null)
 
 
-def _compared(name: str, column: str, value: Operand) -> str:
+def _compared(name: str, column: str, value: Operand, *, keep: bool) -> str:
     if name == "eq":
         return f"({column} = {value.low})" if value.exact else NEVER
     if name in ("ne", "neq"):
-        return _or_null(f"{column} <> {value.low}", column) if value.exact else ALWAYS
+        if value.exact:
+            return _or_null(f"{column} <> {value.low}", column, keep=keep)
+        return ALWAYS if keep else f"({column} IS NOT NULL)"
     return f"({column} {_SIGNS[name]} {value.low if name in ('gt', 'le') else value.high})"
 
 
@@ -137,7 +162,7 @@ def _range(column: str, bounds: Bounds, target: Target) -> str:
 
 
 def _text(condition: Condition, subject: Subject, target: Target) -> str:
-    text, name, column = fold(str(condition.values[0])), condition.operator, subject.compared
+    text, name, column = fold(str(condition.values[0])), condition.operator, subject.folded
     if name.endswith("-with"):
         text = f"{text}%" if "begin" in name else f"%{text}"
     test = like_sql(column, text, target)
@@ -155,11 +180,13 @@ def _selection(condition: Condition, subject: Subject, target: Target) -> str:
     if name in ("contain-values", "not-contain-values"):
         parts = [f"{column} LIKE {target.parameters.add(f'%,{value},%')}" for value in wanted]
         found = combine(parts, "OR")
-        return f"({found})" if name == "contain-values" else _or_null(f"NOT ({found})", column)
+        keep = target.context.not_contain_keeps_null
+        return f"({found})" if name == "contain-values" else _or_null(f"NOT ({found})", column, keep=keep)
     same = target.parameters.add(f",{','.join(map(str, wanted))},")
     if name in ("eq", "in"):
         return f"({column} = {same})"
-    return _or_null(f"{column} <> {same}", column, keep=name != "not-in" or target.context.not_in_keeps_null)
+    keep = target.context.not_in_keeps_null if name == "not-in" else target.context.ne_keeps_null
+    return _or_null(f"{column} <> {same}", column, keep=keep)
 
 
 def _hierarchy(condition: Condition, subject: Subject, target: Target) -> str:
@@ -172,8 +199,12 @@ def _hierarchy(condition: Condition, subject: Subject, target: Target) -> str:
     found = walk(table, table.hierarchy_parent, target.parameters.add(key))
     if name == "not-under":
         # NULL NOT IN (nothing) is true, so leaving empty lookups out must be said.
-        kept = "OR {} IS NULL" if target.context.not_under_keeps_null else "AND {} IS NOT NULL"
-        return f"({column} NOT IN ({found}) {kept.format(column)})"
+        others = f"{column} NOT IN ({found})"
+        if not target.context.not_under_keeps_anchor:
+            others = f"({others} AND {column} <> {target.parameters.add(key)})"
+        if target.context.not_under_keeps_null:
+            return f"({others} OR {column} IS NULL)"
+        return f"({others} AND {column} IS NOT NULL)"
     if name.startswith("eq-or-"):
         return f"({column} = {target.parameters.add(key)} OR {column} IN ({found}))"
     return f"({column} IN ({found}))"
@@ -211,8 +242,8 @@ def _caller(condition: Condition, subject: Subject, target: Target) -> str:
 
 
 def _is(column: str, key: str, target: Target, *, negated: bool) -> str:
-    parameter = target.parameters.add(key)
-    return _or_null(f"{column} <> {parameter}", column) if negated else f"({column} = {parameter})"
+    parameter, keep = target.parameters.add(key), target.context.ne_keeps_null
+    return _or_null(f"{column} <> {parameter}", column, keep=keep) if negated else f"({column} = {parameter})"
 
 
 def _among(column: str, keys: Sequence[str], target: Target) -> str:

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from d365sync.core.fetchxml.ast import Condition, Placeholder
 from d365sync.core.fetchxml.context import Context
-from d365sync.core.fetchxml.dates import Bound, date_literal
+from d365sync.core.fetchxml.dates import Bound, date_literal, end_literal
 from d365sync.core.fetchxml.names import table_name
 from d365sync.core.fetchxml.refusal import refusal
 from d365sync.core.schema import GUID_TYPES, Column, ColumnType, Schema
@@ -122,18 +122,20 @@ def _chain(parts: list[str], word: str) -> str:
     return parts[0] if len(parts) == 1 else "(" + f" {word} ".join(parts) + ")"
 
 
-def operand(value: str | Placeholder, column: Column, condition: Condition, target: Target) -> Operand:
-    """Return a condition's value as an operand for a column.
+def operand(condition: Condition, at: int, column: Column, target: Target) -> Operand:
+    """Return a condition's value, the one at a position, as an operand for a column.
 
     Raises:
         FetchXmlError: the value cannot be spelled for the column, or nothing is bound to the placeholder.
     """
+    value = condition.values[at]
     if isinstance(value, Placeholder):
         if value.name not in target.placeholders:
             raise refusal(f"nothing is bound to the placeholder '{value.name}'", condition)
         return Operand(value, value, target)
     try:
-        floor, ceiling = _neighbours(value, column, target)
+        ends = at == 1 and condition.operator.endswith("between")
+        floor, ceiling = _neighbours(value, column, target, ends=ends)
     except (ValueError, ArithmeticError) as error:
         raise refusal(str(error), condition) from error
     return Operand(floor, ceiling, target)
@@ -144,12 +146,12 @@ def spell_bound(bound: Bound) -> str:
     return format_instant(bound) if isinstance(bound, dt.datetime) else bound.isoformat()
 
 
-def _neighbours(text: str, column: Column, target: Target) -> tuple[Stored, Stored]:
+def _neighbours(text: str, column: Column, target: Target, *, ends: bool) -> tuple[Stored, Stored]:
     if column.type in (ColumnType.MONEY, ColumnType.DECIMAL):
         return _scaled(text, scale_of(column))
     if column.type is ColumnType.DATETIME:
-        return _date(date_literal(text, column, target.context))
-    exact = _exact(text, column, target.schema)
+        return _date((end_literal if ends else date_literal)(text, column, target.context))
+    exact = _exact(text, column, target)
     return exact, exact
 
 
@@ -167,11 +169,11 @@ def _date(value: Bound) -> tuple[str, str]:
     return spell_bound(floor), spell_bound(floor + dt.timedelta(seconds=1))
 
 
-def _exact(text: str, column: Column, schema: Schema) -> Stored:
+def _exact(text: str, column: Column, target: Target) -> Stored:
     if column.type in _FOLDED:
-        return fold(text)
+        return fold(text) if target.context.trailing_blanks_count else fold(text).rstrip(" ")
     if column.type is ColumnType.ENTITYNAME:
-        return table_name(text, schema)
+        return table_name(text, target.schema)
     if column.type in GUID_TYPES:
         return parse_guid(text)
     if column.type is ColumnType.BOOLEAN:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 from d365sync.core.fetchxml.ast import Condition, Placeholder
 from d365sync.core.fetchxml.context import Context
-from d365sync.core.fetchxml.dates import Bounds, date_bounds
+from d365sync.core.fetchxml.dates import Bounds, date_bounds, end_literal
 from d365sync.core.fetchxml.like import matches
 from d365sync.core.fetchxml.literals import typed
 from d365sync.core.fetchxml.operators import (
@@ -32,7 +32,7 @@ from d365sync.core.values import Value, parse_guid
 
 Test: TypeAlias = Callable[[Value], bool]
 
-_ALWAYS_KEEP_NULL = frozenset({"null", "ne", "neq", "not-like", "ne-userid", "ne-businessid", "not-contain-values"})
+_ALWAYS_KEEP_NULL = frozenset({"null", "not-like"})
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": op.eq,
     "ne": op.ne,
@@ -89,7 +89,13 @@ def compare_columns(operator: str, one: Value, other: Value, context: Context) -
     empty = is_empty(one), is_empty(other)
     if operator in ("ne", "neq") and any(empty):
         return not all(empty) or context.valueof_ne_keeps_both_null
-    return not any(empty) and _COMPARISONS[operator](key_of(one), key_of(other))
+    return not any(empty) and _COMPARISONS[operator](compared_key(one, context), compared_key(other, context))
+
+
+def compared_key(value: Value, context: Context) -> Value:
+    """Return what a value is compared by: as :func:`key_of`, without the blanks at its end if those do not count."""
+    key = key_of(value)
+    return key.rstrip(" ") if isinstance(key, str) and not context.trailing_blanks_count else key
 
 
 def key_of(value: Value) -> Value:
@@ -99,6 +105,10 @@ def key_of(value: Value) -> Value:
 
 def _keeping_null(context: Context) -> frozenset[str]:
     kept = set(_ALWAYS_KEEP_NULL)
+    if context.ne_keeps_null:
+        kept |= {"ne", "neq", "ne-userid", "ne-businessid"}
+    if context.not_contain_keeps_null:
+        kept.add("not-contain-values")
     if context.not_in_keeps_null:
         kept.add("not-in")
     if context.not_begin_keeps_null:
@@ -118,18 +128,21 @@ def _test_of_present(condition: Condition, table: Table, column: Column, facts: 
     if name in TEXT_OPERATORS:
         return _text_test(name, str(condition.values[0]))
     if name in HIERARCHY_OPERATORS:
-        return _hierarchy_test(condition, table, column, facts.hierarchies)
+        return _hierarchy_test(condition, table, column, facts)
     if name in USER_OPERATORS or name == "eq-userlanguage":
         return _caller_test(condition, facts.context)
-    return _value_test(name, [_operand(condition, value, column, facts) for value in condition.values], column)
+    operands = [_operand(condition, value, column, facts, at) for at, value in enumerate(condition.values)]
+    return _value_test(name, operands, column, facts.context)
 
 
-def _operand(condition: Condition, value: str | Placeholder, column: Column, facts: Facts) -> Value:
+def _operand(condition: Condition, value: str | Placeholder, column: Column, facts: Facts, at: int) -> Value:
     if isinstance(value, Placeholder):
         if value.name not in facts.placeholders:
             raise refusal(f"nothing is bound to the placeholder '{value.name}'", condition)
         return facts.placeholders[value.name]
     try:
+        if at == 1 and condition.operator.endswith("between") and column.type is ColumnType.DATETIME:
+            return end_literal(value, column, facts.context)
         return typed(value, column, facts.schema, facts.context)
     except ValueError as error:
         raise refusal(str(error), condition) from error
@@ -148,29 +161,34 @@ def _text_test(name: str, text: str) -> Test:
     return lambda value: matches(fold(str(value)), folded) is not name.startswith("not-")
 
 
-def _hierarchy_test(condition: Condition, table: Table, column: Column, hierarchies: Hierarchies) -> Test:
+def _hierarchy_test(condition: Condition, table: Table, column: Column, facts: Facts) -> Test:
     key = parse_guid(str(condition.values[0]))
     name = condition.operator
-    found = (hierarchies.above if name.endswith("above") else hierarchies.below)(key, table, column)
+    walk = facts.hierarchies.above if name.endswith("above") else facts.hierarchies.below
+    found = walk(key, table, column)
     if name == "not-under":
-        return lambda value: value not in found
+        left_out = found if facts.context.not_under_keeps_anchor else found | {key}
+        return lambda value: value not in left_out
     if name.startswith("eq-or-"):
         found |= {key}
     return lambda value: value in found
 
 
-def _value_test(name: str, operands: list[Value], column: Column) -> Test:
+def _value_test(name: str, operands: list[Value], column: Column, context: Context) -> Test:
     if column.type is ColumnType.MULTISELECT:
         return _selection_test(name, frozenset(v for v in operands if isinstance(v, int)))
-    keys = [key_of(operand) for operand in operands]
+    keys = [compared_key(operand, context) for operand in operands]
     if name in _COMPARISONS:
-        return lambda value: keys[0] is not None and _COMPARISONS[name](key_of(value), keys[0])
+        return lambda value: keys[0] is not None and _COMPARISONS[name](compared_key(value, context), keys[0])
     if name in ("in", "not-in"):
-        return lambda value: (key_of(value) in keys) if name == "in" else None not in keys and key_of(value) not in keys
+        known = frozenset(keys)
+        if name == "in":
+            return lambda value: compared_key(value, context) in known
+        return lambda value: None not in known and compared_key(value, context) not in known
     low, high = keys
     if low is None or high is None:
         return lambda _: False
-    return lambda value: (low <= key_of(value) <= high) is (name == "between")  # type: ignore[operator]
+    return lambda value: (low <= compared_key(value, context) <= high) is (name == "between")  # type: ignore[operator]
 
 
 def _selection_test(name: str, wanted: frozenset[int]) -> Test:

@@ -9,15 +9,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Link, conditions_of, joined_of, quantified_of
-from d365sync.core.fetchxml.names import companion_owner, find_column, hierarchy_of, split_reference
+from d365sync.core.fetchxml.names import (
+    companion_owner,
+    find_column,
+    hierarchy_of,
+    name_columns,
+    named_owner,
+    split_reference,
+)
 from d365sync.core.fetchxml.operators import HIERARCHY_OPERATORS
+from d365sync.core.fetchxml.settle import settled
 from d365sync.core.schema import Schema
 
 
 def columns_used(fetch: Fetch, schema: Schema) -> Mapping[str, frozenset[str]]:
     """Return, by table, the columns that decide which rows take part: keys, conditions, joins, hierarchies.
 
-    A condition on a ``<lookup>type`` companion counts as the lookup itself. The query is taken to have passed
+    A condition on a ``<lookup>type`` companion counts as the lookup itself, one on a lookup's virtual name as the
+    lookup and the primary names of its tables. The query is taken to have passed
     :func:`~d365sync.core.fetchxml.check.check_fetch`; selected and sorted columns are not among them.
 
     Raises:
@@ -27,7 +36,7 @@ def columns_used(fetch: Fetch, schema: Schema) -> Mapping[str, frozenset[str]]:
 
 
 def tables_joined(fetch: Fetch, schema: Schema) -> frozenset[str]:
-    """Return the tables of which other rows than the tested one decide whether it takes part: links, hierarchies.
+    """Return the tables of which other rows than the tested one decide whether it takes part: links, names, hierarchies.
 
     Raises:
         SchemaError: the query names a table that the schema does not have.
@@ -36,6 +45,7 @@ def tables_joined(fetch: Fetch, schema: Schema) -> frozenset[str]:
 
 
 def _collected(fetch: Fetch, schema: Schema) -> _Collector:
+    fetch = settled(fetch, schema)
     collector = _Collector(schema)
     labels = {link.label: link.name for link in joined_of(fetch.links)}
     collector.add(fetch.entity, schema.table(fetch.entity).primary_id)
@@ -51,9 +61,14 @@ class _Collector:
         self.joined: set[str] = set()
 
     def add(self, table: str, column: str) -> None:
-        owner = companion_owner(self._schema.table(table), column)
-        known = column in self._schema.table(table).columns
-        self.found[table].add(column if known or owner is None else owner.logical_name)
+        holder = self._schema.table(table)
+        named = named_owner(holder, column)
+        owner = companion_owner(holder, column) or named
+        self.found[table].add(column if column in holder.columns or owner is None else owner.logical_name)
+        if named is not None and named.is_lookup:
+            for target, name in name_columns(named, self._schema):
+                self.joined.add(target.logical_name)
+                self.found[target.logical_name] |= {target.primary_id, name.logical_name}
 
     def links(self, links: Iterable[Link], parent: str) -> None:
         for link in links:

@@ -37,6 +37,7 @@ def _fetch(fetch: Fetch) -> Iterator[str]:
         ("paging-cookie", fetch.paging_cookie),
         ("returntotalrecordcount", _flag(fetch.return_total)),
         ("useraworderby", _flag(fetch.raw_order)),
+        ("aggregatelimit", _number(fetch.aggregate_limit)),
     ]
     yield from _element("fetch", attributes, _element("entity", [("name", fetch.entity)], _entity(fetch)))
 
@@ -99,8 +100,8 @@ def _condition(node: Condition) -> Iterator[str]:
 def _link(node: Link) -> Iterator[str]:
     attributes = [
         ("name", node.name),
-        ("from", node.from_),
-        ("to", node.to),
+        ("from", node.from_ or None),
+        ("to", node.to or None),
         ("alias", node.alias),
         ("link-type", node.link_type),
     ]
