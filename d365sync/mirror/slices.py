@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.goals.participation import Group
-from d365sync.core.goals.slices import NOTHING, Slice, SliceSum
+from d365sync.core.goals.slices import NO_SUMS, NOTHING, Slice, SliceSum, SliceSums
 from d365sync.mirror import sums
 from d365sync.mirror.tables import Dialect, mark, marks
 
@@ -35,9 +35,9 @@ class KeptGroup:
 class KeptSlices:
     """The kept slices of a group in order, with their ids and sums."""
 
-    ids: Sequence[int]
-    slices: Sequence[Slice]
-    sums: Sequence[SliceSum]
+    ids: Sequence[int] = ()
+    slices: Sequence[Slice] = ()
+    sums: SliceSums = NO_SUMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class GroupSums:
     fingerprint: str
     updates: Mapping[int, SliceSum] = field(default_factory=dict)
     slices: Sequence[Slice] | None = None
-    sums: Sequence[SliceSum] = ()
+    sums: SliceSums = NO_SUMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +61,16 @@ class Adder:
     predicate: Predicate
     unpriced: bool = True
 
-    def wanted(self, slices: Sequence[Slice]) -> list[SliceSum]:
+    def wanted(self, slices: Sequence[Slice]) -> SliceSums:
         """Return the sums of any slices, in their order."""
         if not slices:
-            return []
+            return NO_SUMS
         fill_wanted(self.connection, self.dialect, slices)
-        found = self._sums(sums.WANTED_TABLE)
-        return [found.get(position, NOTHING) for position in range(len(slices))]
+        return self._sums(sums.WANTED_TABLE, range(len(slices)))
 
-    def kept(self, number: int) -> dict[int, SliceSum]:
-        """Return the sums of the kept slices of a group, by id; those without records may be missing."""
-        return self._sums(sums.kept_slices_of(number))
+    def kept(self, ids: Sequence[int]) -> SliceSums:
+        """Return the sums of kept slices with neighbouring ids, in their order."""
+        return self._sums(sums.kept_slices(ids[0], ids[-1]), ids) if ids else NO_SUMS
 
     def changed(self, number: int) -> dict[int, SliceSum]:
         """Return by how much the changed records change the kept slices of a group, by id."""
@@ -84,23 +83,31 @@ class Adder:
                 changes[slice_id] = SliceSum(total, known.unpriced + sign * int(unpriced))
         return {slice_id: change for slice_id, change in changes.items() if change != NOTHING}
 
-    def _sums(self, source: str) -> dict[int, SliceSum]:
+    def _sums(self, source: str, ids: Sequence[int]) -> SliceSums:
         try:
             rows = self._run(self._statement(source, halves=False))
         except DBAPIError as error:
             if OVERFLOW not in str(error):
                 raise
-            rows = self._run(self._statement(source, halves=True))
-            return {row[0]: SliceSum(sums.joined(row[1], row[2]), int(row[3] or 0)) for row in rows}
-        return {row[0]: SliceSum(int(row[1] or 0), int(row[2] or 0)) for row in rows}
+            rows = [
+                (row[0], sums.joined(row[1], row[2]), row[3]) for row in self._run(self._statement(source, halves=True))
+            ]
+        found = {row[0]: row for row in rows}
+        nothing = (0, 0, 0)
+        totals = [int(found.get(one, nothing)[1] or 0) for one in ids]
+        if not self.unpriced:
+            return SliceSums(totals)
+        return SliceSums(totals, [int(found.get(one, nothing)[2] or 0) for one in ids])
 
     def _statement(self, source: str, *, halves: bool) -> sums.Statement:
         return sums.sum_statement(
             self.group, self.predicate, source, self.dialect, halves=halves, unpriced=self.unpriced
         )
 
-    def _run(self, statement: sums.Statement) -> Sequence[Sequence[int]]:
-        return self.connection.execute(text(statement.sql), dict(statement.parameters)).all()
+    def _run(self, statement: sums.Statement) -> Sequence[tuple[int, ...]]:
+        """Return the driver's own rows: SQLAlchemy's would cost more than the statement."""
+        result = self.connection.execute(text(statement.sql), dict(statement.parameters))
+        return result.cursor.fetchall() if result.cursor is not None else []
 
 
 def fill_wanted(connection: Connection, dialect: Dialect, slices: Sequence[Slice]) -> None:
@@ -130,7 +137,7 @@ def kept_slices(connection: Connection, dialect: Dialect, number: int) -> KeptSl
     return KeptSlices(
         [row[0] for row in rows],
         [Slice(*row[3:]) for row in rows],
-        [SliceSum(int(row[1]), row[2]) for row in rows],
+        SliceSums.of([SliceSum(int(row[1]), row[2]) for row in rows]),
     )
 
 
@@ -176,8 +183,8 @@ def _insert(connection: Connection, dialect: Dialect, group: GroupSums, slices: 
         (number, group.key, group.fingerprint),
     )
     entries = [
-        (first + position, number, *one, str(its.total), its.unpriced)
-        for position, (one, its) in enumerate(zip(slices, group.sums, strict=True))
+        (first + position, number, *one, str(group.sums.at(position).total), group.sums.at(position).unpriced)
+        for position, one in enumerate(slices)
     ]
     if entries:
         names = sums.named(["id", "group_number", *sums.LANE_COLUMNS, "total", "unpriced"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.goals.participation import Group
-from d365sync.core.goals.slices import Slice, SliceSum
+from d365sync.core.goals.slices import Slice
 from d365sync.core.values import Row, Value, format_instant, parse_instant
 from d365sync.database import open_engine, transaction
 from d365sync.errors import MirrorError
@@ -29,6 +30,8 @@ from d365sync.mirror.models import MirrorModel
 from d365sync.mirror.tables import BEFORE_PREFIX, ETAG_COLUMN, ETAG_KEY, Dialect, MirrorTable, quote
 
 LAYOUT_VERSION = 2
+MOST_WORKERS = 4
+"""Statements at one time, each on a connection of its own; the pool holds five."""
 HINT = "check storage.mirror; if the database is damaged, delete it: the next sync pulls everything again"
 
 
@@ -70,6 +73,7 @@ class Mirror:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.dialect: Dialect = cast("Dialect", engine.dialect.name)
+        self.workers = 1 if engine.url.database in (None, "", ":memory:") else min(MOST_WORKERS, os.cpu_count() or 1)
         with self._transaction() as connection:
             _drop_other_layout(connection)
             MirrorModel.metadata.create_all(connection)
@@ -272,11 +276,6 @@ class Mirror:
         """Open a transaction for :meth:`adder` and for reading kept sums."""
         with self._transaction() as connection:
             yield connection
-
-    def slice_sums(self, group: Group, predicate: Predicate, wanted: Sequence[Slice]) -> list[SliceSum]:
-        """Add up the records of any slices, in their order."""
-        with self._transaction() as connection:
-            return self.adder(connection, group, predicate).wanted(wanted)
 
     def settle(self, groups: Sequence[slices.GroupSums]) -> None:
         """Keep the sums of these groups and no others, and forget what changed: it is in them now."""

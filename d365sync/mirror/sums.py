@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from d365sync.core.fetchxml.compile import Predicate, compile_predicate
+from d365sync.core.fetchxml.compile import LinksAs, Predicate, compile_predicate
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.goals.participation import BOUNDS, Group
 from d365sync.core.schema import Schema
@@ -53,9 +53,13 @@ def slice_tables(dialect: Dialect) -> tuple[str, ...]:
     )
 
 
-def group_predicate(group: Group, schema: Schema, context: Context, dialect: Dialect) -> Predicate:
+def group_predicate(
+    group: Group, schema: Schema, context: Context, dialect: Dialect, links: LinksAs = "lookups"
+) -> Predicate:
     """Return the condition under which a record ``r`` counts in a slice ``s`` of the group."""
-    return compile_predicate(group.fetch, schema, context, alias="r", dialect=dialect, placeholders=PLACEHOLDERS)
+    return compile_predicate(
+        group.fetch, schema, context, alias="r", dialect=dialect, placeholders=PLACEHOLDERS, links=links
+    )
 
 
 def sum_statement(
@@ -78,9 +82,9 @@ def sum_statement(
     )
 
 
-def kept_slices_of(number: int) -> str:
-    """Return the table expression of the kept slices of a group."""
-    return f"(SELECT * FROM {SLICE_TABLE} WHERE group_number = {number:d})"
+def kept_slices(first: int, last: int) -> str:
+    """Return the table expression of the kept slices with these ids, both included."""
+    return f"(SELECT * FROM {SLICE_TABLE} WHERE id BETWEEN {first:d} AND {last:d})"
 
 
 def change_statements(group: Group, predicate: Predicate, number: int) -> tuple[Statement, Statement]:
@@ -141,7 +145,7 @@ def indexes_of(groups: Iterable[Group], used: Mapping[str, Sequence[str]]) -> fr
             read.update(used.get(group.table, ()))
         missing = _missing_base(group, alias="")
         if missing is not None:
-            partial.add(Index(group.table, (group.primary_id,), missing))
+            partial.add(Index(group.table, (group.base.logical_name if group.base else group.primary_id,), missing))
     whole = {
         Index(table, (*first, *sorted(read - set(first)))) for (table, first), read in covered.items() if first or read
     }

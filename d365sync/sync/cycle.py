@@ -29,6 +29,7 @@ from d365sync.errors import ProtocolError, RejectedError, SchemaError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
+from d365sync.sync.collecting import uncollected
 from d365sync.sync.definitions import definitions, oldest_definition
 from d365sync.sync.pull import Puller, TablePull, Watcher, mirror_table
 from d365sync.sync.push import Pushed, Pusher
@@ -134,7 +135,8 @@ def run_cycle(line: Line, *, command: str, write: bool, full: bool = False) -> C
     now = line.clock()
     run_id = line.journal.start_run(command, line.config.writeback.mode if write else "plan", now)
     try:
-        result = _cycle(line, run_id, now, write=write, full=full)
+        with uncollected():
+            result = _cycle(line, run_id, now, write=write, full=full)
     except BaseException as error:
         line.journal.finish_run(run_id, "failed", {}, str(error) or type(error).__name__, line.clock())
         raise

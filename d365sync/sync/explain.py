@@ -18,7 +18,7 @@ from d365sync.core.values import Row, Value
 from d365sync.errors import FetchXmlError, UsageError
 from d365sync.mirror.sums import group_predicate
 from d365sync.sync.cycle import Line, Snapshot
-from d365sync.sync.recompute import bounds_of, slice_of
+from d365sync.sync.recompute import whole_slice
 
 UNIQUE_PREFIX = 4
 
@@ -145,8 +145,8 @@ def _records(line: Line, snapshot: Snapshot, goal: Goal, group: Group, span: Day
         predicate = group_predicate(group, snapshot.schema, snapshot.context, line.mirror.dialect)
     except FetchXmlError:
         return []  # the goal's problem says so
-    bounds = bounds_of(snapshot.book, group, goal.id, span, snapshot.zone)
-    rows = line.mirror.participants(snapshot.tables[group.table], group, predicate, slice_of(bounds))
+    part = whole_slice(goal, group, span, snapshot.zone)
+    rows = line.mirror.participants(snapshot.tables[group.table], group, predicate, part)
     return [_record(snapshot, group, row) for row in rows]
 
 

@@ -16,6 +16,7 @@ from d365sync.core.goals.writes import WritePlan, overridden_by_person, plan_wri
 from d365sync.core.schema import Schema
 from d365sync.errors import UsageError
 from d365sync.mirror.tables import MirrorTable
+from d365sync.sync.collecting import uncollected
 from d365sync.sync.cycle import LATE_TABLES, Line, Snapshot, load_book, recompute, roll_up_all, snapshot_of
 from d365sync.sync.definitions import remembered
 from d365sync.sync.pull import mirror_table
@@ -45,8 +46,9 @@ def mirrored(line: Line, now: dt.datetime) -> Snapshot:
 def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
     """Roll up what is mirrored, and compare it with the native values."""
     theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
-    rollup = roll_up_all(line.config, snapshot, recompute(line, snapshot, settle=False), theirs)
-    return rollup, plan_writes(snapshot.book, rollup, theirs)
+    with uncollected():
+        rollup = roll_up_all(line.config, snapshot, recompute(line, snapshot, settle=False), theirs)
+        return rollup, plan_writes(snapshot.book, rollup, theirs)
 
 
 def _table(schema: Schema, name: str, columns: Iterable[str]) -> MirrorTable:

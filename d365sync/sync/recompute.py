@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -23,17 +24,17 @@ from sqlalchemy import Connection
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.used import columns_used, tables_joined
-from d365sync.core.goals.goal import DataType, GoalBook, Number
+from d365sync.core.goals.goal import DataType, Goal, GoalBook, Number
 from d365sync.core.goals.participation import Group, Grouping, bounds_in, owner_span
 from d365sync.core.goals.rollup import OwnPart
 from d365sync.core.goals.slices import (
-    NOTHING,
     GoalBounds,
     Lane,
     Layout,
     Slice,
     SliceSum,
-    goal_sums,
+    SliceSums,
+    goal_totals,
     goals_over,
     lay_out,
 )
@@ -43,13 +44,21 @@ from d365sync.core.schema import Schema
 from d365sync.core.storage import EXACT, scale_of
 from d365sync.errors import FetchXmlError
 from d365sync.mirror.indexes import indexable
-from d365sync.mirror.slices import GroupSums, KeptGroup, KeptSlices, kept_groups, kept_slices, kept_sums
+from d365sync.mirror.slices import Adder, GroupSums, KeptGroup, KeptSlices, kept_groups, kept_slices, kept_sums
 from d365sync.mirror.store import Mirror, TableChanges
 from d365sync.mirror.sums import group_predicate, indexes_of
 from d365sync.mirror.tables import MirrorTable
 
 MOST_FOLLOWED = 5000
 """Changed rows of a table beyond which everything is summed again: about where following them costs more."""
+
+
+MANY_OWNERS = 50
+"""Owners in a group beyond which the rows it links to are taken as a set, not looked up record by record."""
+
+
+SLICES_PER_STATEMENT = 5000
+"""Slices summed by one statement, so that several processors share the work evenly."""
 
 
 @dataclass(slots=True)
@@ -76,6 +85,28 @@ class Refreshed:
     kept: KeptGroup | None
     again: bool = False
     updates: Mapping[int, SliceSum] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One group with its goals cut: the sums that are known, and the slices that must be summed.
+
+    ``again`` are the ids of the kept slices when all of them must be; otherwise ``missing`` are the slices that are
+    not among the ``known``.
+    """
+
+    one: Refreshed
+    layout: Layout
+    kept: KeptSlices
+    known: Mapping[Slice, SliceSum] = field(default_factory=dict)
+    missing: Sequence[Slice] = ()
+    again: Sequence[int] = ()
+
+    def pieces(self, schema: Schema) -> list[slice]:
+        """Return the stretches to be summed by one statement each; a group with links is summed in one."""
+        count = len(self.again or self.missing)
+        step = count if tables_joined(self.one.group.fetch, schema) else SLICES_PER_STATEMENT
+        return [slice(start, start + step) for start in range(0, count, max(step, 1))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +149,23 @@ class Recomputer:
 
         The time this takes depends on the changes and the number of groups, not on records or goals.
         """
-        changes = {name: self.mirror.changes(table, up_to=MOST_FOLLOWED) for name, table in self.tables.items()}
+        found = {name: self.mirror.changes(table, up_to=MOST_FOLLOWED) for name, table in self.tables.items()}
+        changes = {name: one for name, one in found.items() if one.everything or one.columns}
         with self.mirror.reading() as connection:
             kept = kept_groups(connection)
-            found = [self._refreshed(connection, group, kept, changes, problems) for group in groups]
-        return [one for one in found if one is not None]
+            refreshed = [self._refreshed(connection, group, kept, changes, problems) for group in groups]
+        return [one for one in refreshed if one is not None]
 
-    def parts(self, refreshed: Iterable[Refreshed], result: Recomputed) -> list[GroupSums]:
+    def parts(self, refreshed: Sequence[Refreshed], result: Recomputed) -> list[GroupSums]:
         """Give every goal its own parts; return what is to be kept of the groups."""
-        found = list(refreshed)
-        spans = goal_spans(self.book, [one.group for one in found], self.zone, result.problems)
+        cuts = self.cuts(refreshed, result.problems)
+        return [self._finished(cut, sums, result) for cut, sums in zip(cuts, self.summed(cuts), strict=True)]
+
+    def cuts(self, refreshed: Sequence[Refreshed], problems: list[Problem]) -> list[Cut]:
+        """Cut the goals of the groups, and see what must be summed."""
+        spans = goal_spans(self.book, [one.group for one in refreshed], self.zone, problems)
         with self.mirror.reading() as connection:
-            return [self._parts(connection, one, spans, result) for one in found]
+            return [self._cut(connection, one, spans) for one in refreshed]
 
     def _refreshed(
         self,
@@ -168,52 +204,73 @@ class Recomputer:
 
     def _relevant(self, group: Group, changes: Mapping[str, TableChanges]) -> set[str]:
         """Return the tables in which something changed that the group reads: its own, or one that it joins."""
+        if not changes:
+            return set()
         used = {name: set(columns) for name, columns in columns_used(group.fetch, self.schema).items()}
         used.setdefault(group.table, set()).update(one.logical_name for one in (group.value, group.base) if one)
-        return {name for name, columns in used.items() if _concerns(changes[name], columns)}
-
-    def _parts(
-        self, connection: Connection, one: Refreshed, spans: Mapping[str, DaySpan], result: Recomputed
-    ) -> GroupSums:
-        group = one.group
-        layout = lay_out(self.bounds(group, spans))
-        keeping, sums, touched = self._summed(connection, one, layout)
-        result.goals |= goals_over(layout, touched)
-        column = group.slot.column
-        for goal_id, its in goal_sums(layout, sums).items():
-            result.own[goal_id, column] = OwnPart(_amount(group, its.total), its.unpriced)
-        return keeping
+        return {name for name, columns in used.items() if name in changes and _concerns(changes[name], columns)}
 
     def bounds(self, group: Group, spans: Mapping[str, DaySpan]) -> list[GoalBounds]:
         """Return where the goals of a group that have a usable period lie within it."""
-        return [
-            bounds_of(self.book, group, goal_id, spans[goal_id], self.zone)
-            for goal_id in group.goal_ids
-            if goal_id in spans
-        ]
+        goals = [self.book.goals[goal_id] for goal_id in group.goal_ids if goal_id in spans]
+        distinct = {spans[goal.id] for goal in goals}
+        spelled = {span: bounds_in(group.dates, span, self.zone) for span in distinct}
+        return [GoalBounds(goal.id, lane_of(goal, group), *spelled[spans[goal.id]]) for goal in goals]
 
-    def _summed(
-        self, connection: Connection, one: Refreshed, layout: Layout
-    ) -> tuple[GroupSums, Sequence[SliceSum], Iterable[int]]:
-        """Return what to keep of a group, the sums of its slices, and the positions of those summed now."""
-        kept = kept_slices(connection, self.mirror.dialect, one.kept.number) if one.kept else KeptSlices((), (), ())
-        if one.kept is not None and one.again and layout.slices == kept.slices:
-            fresh = self.mirror.adder(connection, one.group, one.predicate).kept(one.kept.number)
-            one.updates = {slice_id: fresh.get(slice_id, NOTHING) for slice_id in kept.ids}
-            one.again = False
-        known = {} if one.again else _by_slice(kept, one.updates)
-        missing = [part for part in layout.slices if part not in known]
-        if missing:
-            known |= zip(missing, self.mirror.adder(connection, one.group, one.predicate).wanted(missing), strict=True)
-        changed = {
-            *missing,
-            *(part for slice_id, part in zip(kept.ids, kept.slices, strict=True) if slice_id in one.updates),
-        }
-        touched = [position for position, part in enumerate(layout.slices) if part in changed]
-        sums = [known[part] for part in layout.slices]
-        same = one.kept is not None and one.kept.fingerprint == one.fingerprint and layout.slices == kept.slices
-        anew = None if same else layout.slices
-        return GroupSums(one.key, one.fingerprint, one.updates, anew, sums), sums, touched
+    def _cut(self, connection: Connection, one: Refreshed, spans: Mapping[str, DaySpan]) -> Cut:
+        """Cut the goals of a group, and see which of its slices must be summed."""
+        layout = lay_out(self.bounds(one.group, spans))
+        kept = kept_slices(connection, self.mirror.dialect, one.kept.number) if one.kept else KeptSlices()
+        if one.kept is not None and layout.slices == kept.slices:
+            return Cut(one, layout, kept, again=kept.ids if one.again else ())
+        known = {} if one.kept is None or one.again else _by_slice(kept, one.updates)
+        return Cut(one, layout, kept, known, [part for part in layout.slices if part not in known])
+
+    def summed(self, cuts: Sequence[Cut]) -> list[SliceSums]:
+        """Sum what must be summed of each group, several at a time."""
+        pieces = [(cut, piece) for cut in cuts for piece in cut.pieces(self.schema)]
+        if len(pieces) < 2 or self.mirror.workers < 2:
+            sums = [self._piece(*piece) for piece in pieces]
+        else:
+            with ThreadPoolExecutor(self.mirror.workers) as pool:
+                sums = list(pool.map(self._piece, *zip(*pieces, strict=True)))
+        found: dict[int, list[SliceSums]] = defaultdict(list)
+        for (cut, _), part in zip(pieces, sums, strict=True):
+            found[id(cut)].append(part)
+        return [_strung(found[id(cut)]) for cut in cuts]
+
+    def _piece(self, cut: Cut, piece: slice) -> SliceSums:
+        with self.mirror.reading() as connection:
+            adder = self._adder(connection, cut)
+            return adder.kept(cut.again[piece]) if cut.again else adder.wanted(cut.missing[piece])
+
+    def _adder(self, connection: Connection, cut: Cut) -> Adder:
+        """Return what sums a group's slices: linked rows as sets when many records are read."""
+        group, predicate = cut.one.group, cut.one.predicate
+        many = not group.owned or len({part.owner for part in cut.layout.slices}) > MANY_OWNERS
+        if many and tables_joined(group.fetch, self.schema):
+            predicate = group_predicate(group, self.schema, self.context, self.mirror.dialect, "sets")
+        return self.mirror.adder(connection, group, predicate)
+
+    def _finished(self, cut: Cut, sums: SliceSums, result: Recomputed) -> GroupSums:
+        """Give the goals of a group their own parts; return what to keep of the group."""
+        one, layout, kept = cut.one, cut.layout, cut.kept
+        same = one.kept is not None and layout.slices == kept.slices
+        updates = one.updates
+        if cut.again:
+            updates = {slice_id: sums.at(position) for position, slice_id in enumerate(cut.again)}
+            every = sums
+        elif same:
+            every = _updated(kept, updates)
+        else:
+            fresh = {part: sums.at(position) for position, part in enumerate(cut.missing)}
+            every = SliceSums.of([fresh.get(part) or cut.known[part] for part in layout.slices])
+        changed = {part for number, part in zip(kept.ids, kept.slices, strict=True) if number in updates}
+        changed.update(cut.missing)
+        result.goals |= goals_over(layout, [at for at, part in enumerate(layout.slices) if part in changed])
+        result.own |= _own_parts(one.group, layout, every)
+        as_kept = same and one.kept is not None and one.kept.fingerprint == one.fingerprint
+        return GroupSums(one.key, one.fingerprint, updates, None if as_kept else layout.slices, every)
 
 
 def goal_spans(book: GoalBook, groups: Iterable[Group], zone: ZoneInfo, problems: list[Problem]) -> dict[str, DaySpan]:
@@ -228,21 +285,43 @@ def goal_spans(book: GoalBook, groups: Iterable[Group], zone: ZoneInfo, problems
     return spans
 
 
-def bounds_of(book: GoalBook, group: Group, goal_id: str, span: DaySpan, zone: ZoneInfo) -> GoalBounds:
-    """Return where a goal lies within its group."""
-    owner = book.goals[goal_id].owner_id if group.owned else None
-    return GoalBounds(goal_id, Lane(owner=owner or ""), *bounds_in(group.dates, span, zone))
+def lane_of(goal: Goal, group: Group) -> Lane:
+    """Return whose records a group looks at for a goal."""
+    return Lane(owner=(goal.owner_id or "") if group.owned else "")
 
 
-def slice_of(bounds: GoalBounds) -> Slice:
-    """Return a goal's whole period as one slice."""
-    return Slice(*bounds.lane, bounds.starts, bounds.ends)
+def whole_slice(goal: Goal, group: Group, span: DaySpan, zone: ZoneInfo) -> Slice:
+    """Return a goal's whole period as one slice of a group."""
+    return Slice(*lane_of(goal, group), *bounds_in(group.dates, span, zone))
 
 
 def _by_slice(kept: KeptSlices, updates: Mapping[int, SliceSum]) -> dict[Slice, SliceSum]:
     return {
-        part: updates.get(slice_id, known)
-        for slice_id, part, known in zip(kept.ids, kept.slices, kept.sums, strict=True)
+        part: updates.get(slice_id) or kept.sums.at(position)
+        for position, (slice_id, part) in enumerate(zip(kept.ids, kept.slices, strict=True))
+    }
+
+
+def _updated(kept: KeptSlices, updates: Mapping[int, SliceSum]) -> SliceSums:
+    if not updates:
+        return kept.sums
+    return SliceSums.of([updates.get(slice_id) or kept.sums.at(at) for at, slice_id in enumerate(kept.ids)])
+
+
+def _strung(parts: Sequence[SliceSums]) -> SliceSums:
+    """Put the sums of the pieces of a group together."""
+    if len(parts) == 1:
+        return parts[0]
+    missing = [count for part in parts for count in part.unpriced or [0] * len(part.totals)]
+    return SliceSums([total for part in parts for total in part.totals], missing if any(missing) else ())
+
+
+def _own_parts(group: Group, layout: Layout, sums: SliceSums) -> dict[tuple[str, str], OwnPart]:
+    column = group.slot.column
+    unpriced = goal_totals(layout, sums.unpriced) if sums.unpriced else {}
+    return {
+        (goal_id, column): OwnPart(_amount(group, total), unpriced.get(goal_id, 0))
+        for goal_id, total in goal_totals(layout, sums.totals).items()
     }
 
 

@@ -6,35 +6,24 @@ The one place to change when recomputing gets another form.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
 from d365sync.app import build
 from d365sync.config import parse
-from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.goals.participation import Group
 from d365sync.core.goals.rollup import OwnPart, Rollup
+from d365sync.core.goals.slices import goal_totals
 from d365sync.core.storage import scale_of
-from d365sync.mirror.sums import group_predicate
 from d365sync.sync.cycle import Line, Snapshot, recompute, roll_up_all, snapshot_of
-from d365sync.sync.recompute import Recomputed, bound_of, goal_spans
+from d365sync.sync.recompute import Cut, Recomputed, Recomputer
 from tests.bench import data
 
-Bound = Mapping[str, str | None]
-Sums = dict[tuple[str, str], tuple[int, int]]
-"""Number of records and exact amount (money in ten-thousandths), by goal id and column; goals without records left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """One group with its predicate and the bounds of its goals."""
-
-    group: Group
-    predicate: Predicate
-    bounds: list[Bound]
+Sums = dict[tuple[str, str], int]
+"""Exact amounts (money in ten-thousandths, counts), by goal id and column; nothing (0) is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +33,24 @@ class Bench:
     file: Path
     line: Line
     snapshot: Snapshot
-    prepared: list[Prepared]
+    worker: Recomputer
+    cuts: list[Cut]
 
     def forget(self) -> None:
         """Forget every sum kept, so that the next recompute is a full one."""
         with closing(sqlite3.connect(self.file)) as connection, connection:
-            connection.execute("DELETE FROM _own")
+            connection.execute("DELETE FROM _group")
+            connection.execute("DELETE FROM _slice")
             connection.execute("UPDATE _table SET all_changed = 1")
 
     def recompute(self) -> Recomputed:
         """Recompute as a cycle does, keeping the sums."""
         return recompute(self.line, self.snapshot)
 
-    def statements(self) -> list[tuple[Prepared, dict[str, OwnPart]]]:
-        """Run the bare statement of every group."""
-        return [
-            (one, self.line.mirror.own_parts(one.group, one.predicate, one.bounds)) for one in self.prepared
-        ]
+    def statements(self) -> list[tuple[Cut, dict[str, int]]]:
+        """Sum every kept slice again, and give every goal its amount."""
+        sums = self.worker.summed(self.cuts)
+        return [(cut, goal_totals(cut.layout, its.totals)) for cut, its in zip(self.cuts, sums, strict=True)]
 
     def load(self) -> Snapshot:
         """Read the goals from the mirror and group them."""
@@ -84,43 +74,38 @@ def opened(file: Path) -> Iterator[Bench]:
     app = build(config, clock=lambda: data.NOW, environ={}, offline=True)
     try:
         snapshot = snapshot_of(app.line, data.schema(), data.tables(), data.NOW)
-        yield Bench(file, app.line, snapshot, prepare(app.line, snapshot))
+        recompute(app.line, snapshot)
+        worker = Recomputer(
+            app.line.mirror, snapshot.book, snapshot.schema, snapshot.tables, snapshot.context, snapshot.zone
+        )
+        yield Bench(file, app.line, snapshot, worker, all_again(worker, snapshot.grouping.groups))
     finally:
         app.close()
 
 
-def prepare(line: Line, snapshot: Snapshot) -> list[Prepared]:
-    """Compile every group, and work out the bounds of its goals."""
-    spans = goal_spans(snapshot.book, snapshot.grouping, snapshot.zone, [])
-    return [
-        Prepared(
-            group,
-            group_predicate(group, snapshot.schema, snapshot.context, line.mirror.dialect),
-            [bound_of(snapshot.book, group, one, spans[one], snapshot.zone) for one in group.goal_ids],
-        )
-        for group in snapshot.grouping.groups
-    ]
+def all_again(worker: Recomputer, groups: Sequence[Group]) -> list[Cut]:
+    """Return every group, cut as it is kept, with all its slices to be summed again."""
+    return [replace(cut, again=cut.kept.ids) for cut in worker.cuts(worker.refresh(groups, []), [])]
 
 
 def sums_of_recompute(bench: Bench, recomputed: Recomputed) -> Sums:
     """Return what a recompute found, in the form in which all ways are compared."""
-    by_column = {one.group.slot.column: one.group for one in bench.prepared}
+    by_column = {cut.one.group.slot.column: cut.one.group for cut in bench.cuts}
     found = {key: whole(by_column[key[1]], part) for key, part in recomputed.own.items()}
-    return {key: entry for key, entry in found.items() if entry[0]}
+    return {key: entry for key, entry in found.items() if entry}
 
 
-def sums_of_statements(found: list[tuple[Prepared, dict[str, OwnPart]]]) -> Sums:
+def sums_of_statements(found: list[tuple[Cut, dict[str, int]]]) -> Sums:
     """Return what the bare statements found, in the same form."""
     return {
-        (goal_id, one.group.slot.column): whole(one.group, part)
-        for one, parts in found
-        for goal_id, part in parts.items()
-        if part.records
+        (goal_id, cut.one.group.slot.column): total
+        for cut, totals in found
+        for goal_id, total in totals.items()
+        if total
     }
 
 
-def whole(group: Group, part: OwnPart) -> tuple[int, int]:
-    """Return records and amount, money in whole units of its scale."""
+def whole(group: Group, part: OwnPart) -> int:
+    """Return an amount, money in whole units of its scale."""
     source = group.base or group.value
-    amount = Decimal(part.amount).scaleb(scale_of(source)) if source else part.amount
-    return part.records, int(amount)
+    return int(Decimal(part.amount).scaleb(scale_of(source)) if source else part.amount)

@@ -251,8 +251,8 @@ def test_sums_are_kept_to_the_last_digit_until_their_group_is_gone(mirror: Mirro
     with mirror.reading() as connection:
         groups = kept_groups(connection)
         kept = [kept_slices(connection, mirror.dialect, one.number) for one in groups.values()]
-    assert [one.total for slices in kept for one in slices.sums if one.total] == [3 * (2**63 - 1)]
-    assert sum(one.unpriced for slices in kept for one in slices.sums) == 1
+    assert [total for slices in kept for total in slices.sums.totals if total] == [3 * (2**63 - 1)]
+    assert sum(count for slices in kept for count in slices.sums.unpriced) == 1
     mirror.settle([])
     with mirror.reading() as connection:
         assert kept_groups(connection) == {}

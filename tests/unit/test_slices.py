@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d365sync.core.goals.slices import GoalBounds, Lane, Slice, SliceSum, goal_sums, goals_over, lay_out
+from d365sync.core.goals.slices import GoalBounds, Lane, Slice, SliceSum, SliceSums, goal_totals, goals_over, lay_out
 
 ANN, BOB = Lane("ann"), Lane("bob")
 DAYS = st.integers(0, 30)
@@ -43,7 +43,12 @@ def test_another_state_of_what_the_manager_sees_is_another_slice() -> None:
 
 def test_a_goal_of_no_time_has_no_slice() -> None:
     layout = lay_out([goal("a", "1", "1"), goal("b", "1", "2")])
-    assert goal_sums(layout, [SliceSum(5)])["a"] == SliceSum(0)
+    assert goal_totals(layout, [5]) == {"a": 0, "b": 5}
+
+
+def test_sums_brought_together_say_when_none_is_unpriced() -> None:
+    assert SliceSums.of([SliceSum(1), SliceSum(2)]) == SliceSums([1, 2], ())
+    assert SliceSums.of([SliceSum(1), SliceSum(2, 3)]).at(1) == SliceSum(2, 3)
 
 
 @given(
@@ -55,14 +60,14 @@ def test_goals_get_what_they_cover_and_know_what_touches_them(
     goals = [goal(str(at), f"{min(a, b):02}", f"{max(a, b) + 1:02}", lane) for at, (a, b, lane) in enumerate(periods)]
     layout = lay_out(goals)
     counts = [
-        SliceSum(sum(lane.owner == part.owner and part.starts <= f"{day:02}" < part.ends for day, lane in records))
+        sum(lane.owner == part.owner and part.starts <= f"{day:02}" < part.ends for day, lane in records)
         for part in layout.slices
     ]
     expected = {
         one.goal_id: sum(lane == one.lane and one.starts <= f"{day:02}" < one.ends for day, lane in records)
         for one in goals
     }
-    assert {goal_id: one.total for goal_id, one in goal_sums(layout, counts).items()} == expected
-    touched = goals_over(layout, [at for at, one in enumerate(counts) if one.total])
+    assert goal_totals(layout, counts) == expected
+    touched = goals_over(layout, [at for at, count in enumerate(counts) if count])
     assert touched == {goal_id for goal_id, count in expected.items() if count}
     assert lay_out(reversed(goals)).slices == layout.slices

@@ -11,8 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
-from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Link, conditions_of, joined_of
+from d365sync.core.fetchxml.ast import (
+    Condition,
+    Fetch,
+    Filter,
+    Link,
+    Placeholder,
+    conditions_of,
+    joined_of,
+    quantified_of,
+)
 from d365sync.core.fetchxml.check import check_fetch
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.names import find_column, named_owner, split_reference
@@ -34,6 +44,7 @@ from d365sync.core.schema import Column, Schema, Table
 MAX_PARAMETERS = 30_000
 """Source: Limits in SQLite (32,766 parameters); PostgreSQL's protocol allows 65,535."""
 
+LinksAs: TypeAlias = Literal["lookups", "sets"]
 _NONE: Mapping[str, str] = {}
 
 
@@ -54,12 +65,14 @@ def compile_predicate(
     dialect: Dialect,
     placeholders: Mapping[str, str] = _NONE,
     prefix: str = "p",
+    links: LinksAs = "lookups",
 ) -> Predicate:
     """Return the predicate on the entity's rows, which stand under ``alias`` in the caller's statement.
 
     ``alias`` is taken as it is. ``placeholders`` maps names to SQL expressions that are already in stored
     spelling (text: folded). ``prefix`` begins the names of parameters and of inner aliases, so that several
-    predicates fit one statement. Order, paging, aggregates and selected columns play no part.
+    predicates fit one statement. ``links`` says how linked rows are asked for: looked up for each row, or as a set
+    formed once, which pays where many rows are tested. Order, paging, aggregates and selected columns play no part.
 
     Raises:
         FetchXmlError: the query does not fit the schema, needs a user that the context does not know, or has
@@ -67,7 +80,7 @@ def compile_predicate(
     """
     fetch = check_fetch(fetch, schema, context)
     target = Target(schema, context, dialect, placeholders, Parameters(prefix))
-    sql = _Compiler(target, prefix).fetch(fetch, alias)
+    sql = _Compiler(target, prefix, links).fetch(fetch, alias)
     if len(target.parameters.values) > MAX_PARAMETERS:
         raise refusal(f"the query has more than {MAX_PARAMETERS} values", fetch)
     values: dict[str, Stored | None] = {**target.parameters.values}
@@ -88,9 +101,10 @@ class _Scope:
 
 
 class _Compiler:
-    def __init__(self, target: Target, prefix: str) -> None:
+    def __init__(self, target: Target, prefix: str, links: LinksAs) -> None:
         self._target = target
         self._prefix = prefix
+        self._links = links
         self._aliases = 0
 
     def fetch(self, fetch: Fetch, alias: str) -> str:
@@ -154,7 +168,20 @@ class _Compiler:
 
     def _semi_joins(self, links: Iterable[Link], parent: str) -> list[str]:
         """Links whose columns nobody asks for, as far as they drop rows."""
-        return [self._exists(link, parent) for link in links if self._drops(link)]
+        return [self._member(link, parent) for link in links if self._drops(link)]
+
+    def _member(self, link: Link, parent: str) -> str:
+        """The parent's column is among those of the linked rows.
+
+        With a placeholder in it the set would be another one for each row: then the linked row is looked up.
+        """
+        if self._links == "lookups" or _is_bound_later(link):
+            return self._exists(link, parent)
+        alias, table = self._alias(), self._target.schema.table(link.name)
+        own, other = self._joined_on(link, table, alias, parent)
+        tests = self._filter(link.filter, _Scope(table, alias, link.label)) + self._semi_joins(link.links, alias)
+        where = f" WHERE {combine(tests, 'AND')}" if tests else ""
+        return f"({other} IN (SELECT {own} FROM {quoted(link.name)} AS {alias}{where}))"  # noqa: S608
 
     def _drops(self, link: Link) -> bool:
         """Whether a link drops rows: an outer one only if one below it does and the chain of joins is flat."""
@@ -175,13 +202,15 @@ class _Compiler:
 
     def _link_tests(self, link: Link, alias: str, parent: str, *, filtered: bool = True) -> list[str]:
         table = self._target.schema.table(link.name)
+        tests = [" = ".join(self._joined_on(link, table, alias, parent))]
+        return tests + self._filter(link.filter if filtered else None, _Scope(table, alias, link.label))
+
+    def _joined_on(self, link: Link, table: Table, alias: str, parent: str) -> tuple[str, str]:
+        """The two sides of a join: the linked table's, and the parent's."""
         own = self._subject(table, alias, link.from_, link)
         # Both sides are of one family, so the other side has a folded shadow exactly if this one has.
         other = f"{parent}.{quoted(link.to + shadow_suffix(own.column))}"
-        if own.compared != own.folded:
-            other = f"rtrim({other}, ' ')"
-        tests = [f"{own.compared} = {other}"]
-        return tests + self._filter(link.filter if filtered else None, _Scope(table, alias, link.label))
+        return own.compared, other if own.compared == own.folded else f"rtrim({other}, ' ')"
 
     def _filter(self, node: Filter | None, scope: _Scope) -> list[str]:
         """The filter as one unit, or nothing if it is empty."""
@@ -234,6 +263,14 @@ class _Compiler:
     def _alias(self) -> str:
         self._aliases += 1
         return f"{self._prefix}_{self._aliases}"
+
+
+def _is_bound_later(link: Link) -> bool:
+    """Whether a placeholder stands in a link's filter or below it."""
+    inside = [*joined_of((link,))]
+    inside += [one for link in inside for quantified in quantified_of(link.filter) for one in joined_of((quantified,))]
+    conditions = (condition for one in inside for condition in conditions_of(one.filter))
+    return any(isinstance(value, Placeholder) for condition in conditions for value in condition.values)
 
 
 def _split(node: Filter | None) -> tuple[Filter | None, Filter | None]:

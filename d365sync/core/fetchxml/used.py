@@ -36,7 +36,7 @@ def columns_used(fetch: Fetch, schema: Schema) -> Mapping[str, frozenset[str]]:
 
 
 def tables_joined(fetch: Fetch, schema: Schema) -> frozenset[str]:
-    """Return the tables of which other rows than the tested one decide whether it takes part: links, names, hierarchies.
+    """Return the tables of which other rows than the tested one decide: those of links, names and hierarchies.
 
     Raises:
         SchemaError: the query names a table that the schema does not have.

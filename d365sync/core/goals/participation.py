@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -413,6 +414,7 @@ def _value_column(metric: Metric, field: RollupField, slot: Slot, table: Table) 
     return column
 
 
+@lru_cache(maxsize=4096)
 def _bound_day(bound: dt.datetime | dt.date | None, zone: ZoneInfo) -> dt.date | None:
     return day_of(bound, zone) if isinstance(bound, dt.datetime) else bound
 

@@ -57,7 +57,25 @@ class SliceSum(NamedTuple):
     unpriced: int = 0
 
 
+class SliceSums(NamedTuple):
+    """The sums of slices, in their order; an empty ``unpriced`` says that no record of any slice is unpriced."""
+
+    totals: Sequence[int]
+    unpriced: Sequence[int] = ()
+
+    def at(self, position: int) -> SliceSum:
+        """Return the sum of one slice."""
+        return SliceSum(self.totals[position], self.unpriced[position] if self.unpriced else 0)
+
+    @classmethod
+    def of(cls, sums: Sequence[SliceSum]) -> SliceSums:
+        """Bring single sums together."""
+        missing = [one.unpriced for one in sums]
+        return cls([one.total for one in sums], missing if any(missing) else ())
+
+
 NOTHING = SliceSum()
+NO_SUMS = SliceSums(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +121,10 @@ def _cut(lane: Lane, goals: Sequence[GoalBounds], slices: list[Slice]) -> Mappin
     return position
 
 
-def goal_sums(layout: Layout, sums: Sequence[SliceSum]) -> dict[str, SliceSum]:
+def goal_totals(layout: Layout, sums: Sequence[int]) -> dict[str, int]:
     """Add up each goal's slices; ``sums`` are in the order of the layout's slices."""
-    totals = [0, *accumulate(total for total, _ in sums)]
-    unpriced = [0, *accumulate(missing for _, missing in sums)]
-    return {
-        goal_id: SliceSum(totals[until] - totals[first], unpriced[until] - unpriced[first])
-        for goal_id, (first, until) in layout.spans.items()
-    }
+    before = [0, *accumulate(sums)]
+    return {goal_id: before[until] - before[first] for goal_id, (first, until) in layout.spans.items()}
 
 
 def goals_over(layout: Layout, positions: Iterable[int]) -> set[str]:
