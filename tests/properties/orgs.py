@@ -235,7 +235,12 @@ class Maker:
 
 def write_random_org(seed: int, folder: Path) -> None:
     """Write the org folder of a seed."""
+    write_org(Maker(seed).org(), folder)
+
+
+def write_org(org: dict[str, list[Row]], folder: Path) -> None:
+    """Write an org folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in Maker(seed).org().items():
+    for name, rows in org.items():
         text = json.dumps(rows, default=lambda value: f"#{value}#")
         (folder / f"{name}.json").write_text(re.sub(r'"#(-?[\d.]+)#"', r"\1", text), encoding="utf-8")
