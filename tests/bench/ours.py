@@ -25,7 +25,7 @@ from tests.bench import data
 
 Bound = Mapping[str, str | None]
 Sums = dict[tuple[str, str], tuple[int, int]]
-"""Number of records and exact amount (money in ten-thousandths), by goal id and column; goals without records left out."""
+"""Number of records and exact amount (money in ten-thousandths), by goal id and column; empty ones left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,7 @@ class Bench:
 
     def statements(self) -> list[tuple[Prepared, dict[str, OwnPart]]]:
         """Run the bare statement of every group."""
-        return [
-            (one, self.line.mirror.own_parts(one.group, one.predicate, one.bounds)) for one in self.prepared
-        ]
+        return [(one, self.line.mirror.own_parts(one.group, one.predicate, one.bounds)) for one in self.prepared]
 
     def load(self) -> Snapshot:
         """Read the goals from the mirror and group them."""
