@@ -22,7 +22,7 @@ Row = dict[str, Value]
 
 def small_change(part: str, size: Size, folder: Path, rounds: int) -> list[object]:
     """Measure; what was recomputed by changes is compared with a full recompute at the end."""
-    with working_copy(size, folder, "plain") as plain, working_copy(size, folder) as file, ours.opened(file) as bench:
+    with working_copy(size, folder) as plain, working_copy(size, folder) as file, ours.opened(file) as bench:
         table = bench.snapshot.tables["opportunity"]
         bench.recompute()
         with closing(sqlite3.connect(plain, isolation_level=None)) as connection:

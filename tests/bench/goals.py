@@ -143,8 +143,9 @@ def query_text(n: int) -> str:
     conditions = [
         f'<condition attribute="estimatedvalue" operator="gt" value="{100 + 37 * n}"/>',
         (
-            '<filter type="or"><condition attribute="salesstage" operator="in"><value>1</value><value>2</value></condition>'
-            f'<condition attribute="actualvalue" operator="between"><value>{n}</value><value>{900000 - n}</value>'
+            '<filter type="or"><condition attribute="salesstage" operator="in"><value>1</value><value>2</value>'
+            '</condition><condition attribute="actualvalue" operator="between">'
+            f"<value>{n}</value><value>{900000 - n}</value>"
             "</condition></filter>"
         ),
         "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -30,15 +31,11 @@ class DifferentNumbersError(AssertionError):
 
 
 @contextmanager
-def working_copy(size: Size, folder: Path, name: str = "work") -> Iterator[Path]:
-    """Copy the generated mirror of a size, to be changed at will."""
-    file = folder / f"{name}.db"
-    try:
-        shutil.copy(data.database(size, folder), file)
-        yield file
-    finally:
-        for end in ("", "-wal", "-shm"):
-            Path(f"{file}{end}").unlink(missing_ok=True)
+def working_copy(size: Size, folder: Path) -> Iterator[Path]:
+    """Copy the generated mirror of a size, to be changed at will; nobody else's run has the same file."""
+    source = data.database(size, folder)
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        yield Path(shutil.copy(source, Path(own) / "mirror.db"))
 
 
 def full(part: str, size: Size, folder: Path, rounds: int) -> list[object]:
