@@ -45,7 +45,7 @@ def measure(parts: Sequence[str], scale: float, rounds: int, folder: Path) -> It
         yield from growth("c", many, large, folder)
     if "d" in parts:
         for size in (small, many):
-            yield from small_change("d", size, folder, max(rounds, 7))
+            yield from small_change("d", size, folder, rounds + 2)
     if "e" in parts:
         yield from compile_times("e", rounds)
     if "demo" in parts:

@@ -125,7 +125,8 @@ OWN_TABLES = (
     "CREATE TABLE account AS SELECT * FROM mirror.account",
     (
         "CREATE TABLE opportunity AS SELECT * REPLACE (ownerid::UUID AS ownerid, "
-        "actualclosedate::DATE AS actualclosedate, estimatedclosedate::DATE AS estimatedclosedate) FROM mirror.opportunity ORDER BY statecode, ownerid"
+        "actualclosedate::DATE AS actualclosedate, estimatedclosedate::DATE AS estimatedclosedate) "
+        "FROM mirror.opportunity ORDER BY statecode, ownerid"
     ),
 )
 """DuckDB's own tables, in the types it is fastest with."""
