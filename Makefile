@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
+BENCH := $(VENV)/.bench
 PYTEST_ARGS ?= -q -n auto
 MAKEFLAGS += --no-print-directory
 
@@ -20,7 +21,7 @@ demo: $(BASE)  ## the main job on the demo organization, from nothing
 test: $(DEV)  ## the tests
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-check: $(DEV)  ## what CI runs: format, lint, types, contracts, tests
+check: $(BENCH)  ## what CI runs: format, lint, types, contracts, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -33,8 +34,8 @@ format: $(DEV)  ## put the code into shape
 soak: $(DEV)  ## the properties of the line on many more random organizations
 	@D365SYNC_TEST_EFFORT=40 $(BIN)/pytest -q -n auto tests/properties/test_sync_agreement.py
 
-bench: $(DEV)  ## pairs measured in one run; see docs/benchmarks.md
-	@$(BIN)/python -m tests.bench.bench
+bench: $(BENCH)  ## measured against other ways; see docs/benchmarks.md (BENCH_ARGS='--only a,d --scale 0.1')
+	@$(BIN)/python -m tests.bench.bench $(BENCH_ARGS)
 
 lint: $(DEV)  ## lint, types and import contracts
 	@$(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -44,7 +45,7 @@ docs: $(BASE)  ## write the generated documents again
 
 lock: $(DEV)  ## pin every dependency again, with hashes
 	@$(BIN)/pip install -q uv
-	@for f in base dev; do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	@for f in base dev bench; do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		--upgrade requirements/$$f.in -o requirements/$$f.txt; done
 
 clean:  ## remove the virtual environment and what the demo left
@@ -61,4 +62,9 @@ $(BASE): requirements/base.txt pyproject.toml
 $(DEV): $(BASE) requirements/dev.txt
 	@echo "installing what the tests need"
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(BENCH): $(DEV) requirements/bench.txt
+	@echo "installing what the benchmarks compare with"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@touch $@

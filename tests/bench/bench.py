@@ -1,81 +1,72 @@
-"""Benchmarks: pairs measured in one run, medians of repeated rounds, and their ratio. Run by `make bench`.
+"""Benchmarks: ways measured in turn in one run, medians, ratios, and the bounds they have to keep. Run by `make bench`.
 
-Everything is in process on the demo organization, so only d365sync and the emulator are measured, no network.
+Parts: ``a`` full recompute, ``b`` with rollup queries, ``c`` growth and memory, ``d`` small changes, ``e`` compile,
+``demo`` the demo organization. Every way's numbers are compared with ours before anything is measured.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
 
-from d365sync.core.fetchxml.context import Context
-from d365sync.core.period import DaySpan
-from d365sync.emulator import Emulator
-from d365sync.emulator.native import recalculate
-from d365sync.mirror.sums import group_predicate
-from d365sync.sync.offline import mirrored
-from d365sync.sync.recompute import bound_of, goal_spans
-from tests.emulated import NOW, application
+from tests.bench.changes import small_change
+from tests.bench.compile import compile_times
+from tests.bench.data import Size
+from tests.bench.demo import demo_pairs
+from tests.bench.large import growth
+from tests.bench.report import HEADER, printed
+from tests.bench.rollup import full
 
-DEMO = Path(__file__).parents[2] / "fixtures" / "orgs" / "demo"
-ROUNDS = 5
+ELEVEN_THOUSAND = Size(1_000_000, teams=10, sellers=312)
+HUNDRED_THOUSAND = Size(1_000_000, teams=60, sellers=2_879)
+FIVE_MILLION = Size(5_000_000, teams=60, sellers=2_879)
+QUERIES = 200
+PARTS = ("a", "b", "c", "d", "e", "demo")
 
 
-def pair(title: str, slow: Callable[[], object], fast: Callable[[], object]) -> None:
-    """Measure two ways in turn, and print both medians and how many times faster the second is."""
-    times: dict[str, list[float]] = {"slow": [], "fast": []}
-    for _ in range(ROUNDS):
-        for name, way in (("slow", slow), ("fast", fast)):
-            started = time.perf_counter()
-            way()
-            times[name].append(time.perf_counter() - started)
-    slow_s, fast_s = (statistics.median(times[name]) for name in ("slow", "fast"))
-    print(f"{title}: {slow_s * 1000:.0f} ms against {fast_s * 1000:.0f} ms, ratio {slow_s / fast_s:.1f}")  # noqa: T201
+def measure(parts: Sequence[str], scale: float, rounds: int, folder: Path) -> Iterator[object]:
+    """Measure parts, and return their lines as they are done."""
+    small, many, large = (size.scaled(scale) for size in (ELEVEN_THOUSAND, HUNDRED_THOUSAND, FIVE_MILLION))
+    queried = [
+        Size(one.rows, one.teams, one.sellers, QUERIES).scaled(scale) for one in (ELEVEN_THOUSAND, HUNDRED_THOUSAND)
+    ]
+    if "a" in parts:
+        for size in (small, many):
+            yield from full("a", size, folder, rounds)
+    if "b" in parts:
+        for size in queried:
+            yield from full(f"b, {size.queries} queries", size, folder, min(rounds, 3))
+    if "c" in parts:
+        yield from growth("c", many, large, folder)
+    if "d" in parts:
+        for size in (small, many):
+            yield from small_change("d", size, folder, rounds + 2)
+    if "e" in parts:
+        yield from compile_times("e", rounds)
+    if "demo" in parts:
+        yield from demo_pairs(rounds)
 
 
 def main() -> None:
-    """Run every pair."""
+    """Read the options, measure and print a Markdown table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.bench", description="d365sync's benchmarks")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts, with commas between: {', '.join(PARTS)}")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of rows, goals and queries to generate")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of which the median is taken")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "d365sync-bench")
+    options = parser.parse_args()
+    parts = options.only.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    emulator = Emulator.load(DEMO, now=NOW)
-    with tempfile.TemporaryDirectory() as folder, application(emulator, Path(folder)) as app:
-        app.sync(write=True)
-        pair(
-            "a cycle from nothing, an idle cycle",
-            lambda: app.sync(write=False, full=True),
-            lambda: app.sync(write=False),
-        )
-        snapshot = mirrored(app.line, NOW)
-        spans: dict[str, DaySpan] = goal_spans(snapshot.book, snapshot.grouping, snapshot.zone, [])
-        context: Context = snapshot.context
-        prepared = [
-            (group, group_predicate(group, snapshot.schema, context, app.line.mirror.dialect),
-             [bound_of(snapshot.book, group, goal, spans[goal], snapshot.zone) for goal in group.goal_ids])
-            for group in snapshot.grouping.groups
-        ]  # fmt: skip
-
-        def by_goal() -> None:
-            for group, predicate, bounds in prepared:
-                for bound in bounds:
-                    app.line.mirror.own_parts(group, predicate, [bound])
-
-        def by_group() -> None:
-            for group, predicate, bounds in prepared:
-                app.line.mirror.own_parts(group, predicate, bounds)
-
-        pair("own parts, a statement for each goal, a statement for each group", by_goal, by_group)
-        roots = [goal.id for goal in snapshot.book.goals.values() if goal.parent_id is None]
-
-        def natively() -> None:
-            for root in roots:
-                recalculate(emulator.store, root, emulator.store.settings, NOW)
-
-        pair("all goals record by record (the emulator), by groups (the mirror)", natively, by_group)
+    printed([HEADER])
+    for line in measure(parts, options.scale, options.rounds, options.folder):
+        printed([line])
 
 
 if __name__ == "__main__":

@@ -142,14 +142,21 @@ def query_text(n: int) -> str:
     """Return the n-th rollup query: all differ, and each third one asks a linked account."""
     conditions = [
         f'<condition attribute="estimatedvalue" operator="gt" value="{100 + 37 * n}"/>',
-        '<filter type="or"><condition attribute="salesstage" operator="in"><value>1</value><value>2</value></condition>'
-        f'<condition attribute="actualvalue" operator="between"><value>{n}</value><value>{900000 - n}</value>'
-        "</condition></filter>",
+        (
+            '<filter type="or"><condition attribute="salesstage" operator="in"><value>1</value><value>2</value>'
+            '</condition><condition attribute="actualvalue" operator="between">'
+            f"<value>{n}</value><value>{900000 - n}</value>"
+            "</condition></filter>"
+        ),
         "",
-        f'<condition attribute="name" operator="like" value="%{n % 10}"/>'
-        f'<condition attribute="estimatedvalue" operator="ge" value="{n}"/>',
-        f'<condition attribute="salesstage" operator="ne" value="{n % 4}"/>'
-        f'<condition attribute="actualvalue" operator="lt" value="{800000 + n}"/>',
+        (
+            f'<condition attribute="name" operator="like" value="%{n % 10}"/>'
+            f'<condition attribute="estimatedvalue" operator="ge" value="{n}"/>'
+        ),
+        (
+            f'<condition attribute="salesstage" operator="ne" value="{n % 4}"/>'
+            f'<condition attribute="actualvalue" operator="lt" value="{800000 + n}"/>'
+        ),
         f'<condition attribute="estimatedvalue" operator="lt" value="{990000 - n}"/>',
     ][n % 6]
     link = (

@@ -6,7 +6,7 @@ The one place to change when recomputing gets another form.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -14,16 +14,34 @@ from pathlib import Path
 
 from d365sync.app import build
 from d365sync.config import parse
+from d365sync.core.goals.goal import Goal
 from d365sync.core.goals.participation import Group
 from d365sync.core.goals.rollup import OwnPart, Rollup
 from d365sync.core.goals.slices import goal_totals
+from d365sync.core.period import DaySpan
 from d365sync.core.storage import scale_of
+from d365sync.mirror.slices import GroupSums
+from d365sync.sync.collecting import uncollected
 from d365sync.sync.cycle import Line, Snapshot, recompute, roll_up_all, snapshot_of
-from d365sync.sync.recompute import Cut, Recomputed, Recomputer
+from d365sync.sync.recompute import Cut, Recomputed, Recomputer, goal_spans
 from tests.bench import data
 
+Bound = Mapping[str, str]
 Sums = dict[tuple[str, str], int]
-"""Exact amounts (money in ten-thousandths, counts), by goal id and column; nothing (0) is left out."""
+"""Exact amounts (money in ten-thousandths) and counts, by goal id and column; nothing (0) is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One group as it is summed again, and the owner and days of its goals, for the other ways."""
+
+    cut: Cut
+    bounds: list[Bound]
+
+    @property
+    def group(self) -> Group:
+        """The group itself."""
+        return self.cut.one.group
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +52,7 @@ class Bench:
     line: Line
     snapshot: Snapshot
     worker: Recomputer
-    cuts: list[Cut]
+    prepared: list[Prepared]
 
     def forget(self) -> None:
         """Forget every sum kept, so that the next recompute is a full one."""
@@ -45,20 +63,31 @@ class Bench:
 
     def recompute(self) -> Recomputed:
         """Recompute as a cycle does, keeping the sums."""
-        return recompute(self.line, self.snapshot)
+        with uncollected():
+            return recompute(self.line, self.snapshot)
 
-    def statements(self) -> list[tuple[Cut, dict[str, int]]]:
-        """Sum every kept slice again, and give every goal its amount."""
-        sums = self.worker.summed(self.cuts)
-        return [(cut, goal_totals(cut.layout, its.totals)) for cut, its in zip(self.cuts, sums, strict=True)]
+    def sums(self) -> list[tuple[Prepared, dict[str, int]]]:
+        """Sum everything again, and give every goal its amount; where the goals are cut is known."""
+        with uncollected():
+            sums = self.worker.summed([one.cut for one in self.prepared])
+            return [
+                (one, goal_totals(one.cut.layout, its.totals)) for one, its in zip(self.prepared, sums, strict=True)
+            ]
+
+    def follow(self) -> None:
+        """Bring the kept sums up to date with what changed in the mirror."""
+        refreshed = self.worker.refresh(self.snapshot.grouping.groups, [])
+        self.line.mirror.settle([GroupSums(one.key, one.fingerprint, one.updates) for one in refreshed])
 
     def load(self) -> Snapshot:
         """Read the goals from the mirror and group them."""
-        return snapshot_of(self.line, self.snapshot.schema, self.snapshot.tables, data.NOW)
+        with uncollected():
+            return snapshot_of(self.line, self.snapshot.schema, self.snapshot.tables, data.NOW)
 
     def roll_up(self, recomputed: Recomputed) -> Rollup:
         """Add up every tree."""
-        return roll_up_all(self.line.config, self.snapshot, recomputed, frozenset())
+        with uncollected():
+            return roll_up_all(self.line.config, self.snapshot, recomputed, frozenset())
 
 
 @contextmanager
@@ -78,30 +107,44 @@ def opened(file: Path) -> Iterator[Bench]:
         worker = Recomputer(
             app.line.mirror, snapshot.book, snapshot.schema, snapshot.tables, snapshot.context, snapshot.zone
         )
-        yield Bench(file, app.line, snapshot, worker, all_again(worker, snapshot.grouping.groups))
+        yield Bench(file, app.line, snapshot, worker, prepare(worker, snapshot.grouping.groups))
     finally:
         app.close()
 
 
-def all_again(worker: Recomputer, groups: Sequence[Group]) -> list[Cut]:
-    """Return every group, cut as it is kept, with all its slices to be summed again."""
-    return [replace(cut, again=cut.kept.ids) for cut in worker.cuts(worker.refresh(groups, []), [])]
+def prepare(worker: Recomputer, groups: Sequence[Group]) -> list[Prepared]:
+    """Cut every group as it is kept, with all its slices to be summed again."""
+    cuts = worker.cuts(worker.refresh(groups, []), [])
+    spans = goal_spans(worker.book, groups, worker.zone, [])
+    return [
+        Prepared(
+            replace(cut, again=cut.kept.ids),
+            [_bound(worker.book.goals[goal_id], spans[goal_id]) for goal_id in cut.one.group.goal_ids],
+        )
+        for cut in cuts
+    ]
+
+
+def _bound(goal: Goal, span: DaySpan) -> Bound:
+    return {
+        "goal_id": goal.id,
+        "owner": goal.owner_id or "",
+        "first_on": span.first_on.isoformat(),
+        "last_on": span.last_on.isoformat(),
+    }
 
 
 def sums_of_recompute(bench: Bench, recomputed: Recomputed) -> Sums:
     """Return what a recompute found, in the form in which all ways are compared."""
-    by_column = {cut.one.group.slot.column: cut.one.group for cut in bench.cuts}
+    by_column = {one.group.slot.column: one.group for one in bench.prepared}
     found = {key: whole(by_column[key[1]], part) for key, part in recomputed.own.items()}
-    return {key: entry for key, entry in found.items() if entry}
+    return {key: amount for key, amount in found.items() if amount}
 
 
-def sums_of_statements(found: list[tuple[Cut, dict[str, int]]]) -> Sums:
-    """Return what the bare statements found, in the same form."""
+def sums_of_statements(found: list[tuple[Prepared, dict[str, int]]]) -> Sums:
+    """Return what summing everything again found, in the same form."""
     return {
-        (goal_id, cut.one.group.slot.column): total
-        for cut, totals in found
-        for goal_id, total in totals.items()
-        if total
+        (goal_id, one.group.slot.column): total for one, totals in found for goal_id, total in totals.items() if total
     }
 
 
