@@ -71,3 +71,35 @@ class TableDefinition(MirrorModel, table=True):
     name: str = Field(primary_key=True)
     document: str = Field(sa_column=Column(Text, nullable=False))
     read_at: str
+
+
+_IDS = Text().with_variant(Text(collation="C"), "postgresql")
+"""Ids as mirrored tables spell them, so that indexes serve joins with those."""
+
+
+class VisibleRow(MirrorModel, table=True):
+    """A row that a manager may read."""
+
+    __tablename__ = "_visible"
+
+    name: str = Field(sa_column=Column(_IDS, primary_key=True))
+    manager_id: str = Field(sa_column=Column(_IDS, primary_key=True))
+    row_id: str = Field(sa_column=Column(_IDS, primary_key=True))
+
+
+class VisibilityState(MirrorModel, table=True):
+    """When the rows a manager may read of a table were last asked for, all of them, and how that ended.
+
+    ``version`` grows whenever the rows differ. ``fault`` is empty, ``unreadable`` (no row may be read) or ``refused``
+    (the answer is not known), with its ``reason`` and ``mend``.
+    """
+
+    __tablename__ = "_visibility"
+
+    name: str = Field(sa_column=Column(_IDS, primary_key=True))
+    manager_id: str = Field(sa_column=Column(_IDS, primary_key=True))
+    refreshed_at: str
+    version: int = 0
+    fault: str = ""
+    reason: str = Field(default="", sa_column=Column(Text, nullable=False))
+    mend: str = Field(default="", sa_column=Column(Text, nullable=False))

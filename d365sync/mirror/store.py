@@ -37,6 +37,7 @@ from d365sync.mirror.tables import (
     marks,
     quote,
 )
+from d365sync.mirror.visible import VisibleIds
 
 HINT = "check storage.mirror; if the database is damaged, delete it: the next sync pulls everything again"
 
@@ -336,6 +337,12 @@ class Mirror:
                 return TableChanges()
             return TableChanges(rows, columns=pages.differing_columns(pages.Writer(connection, self.dialect, table)))
 
+    @contextmanager
+    def visible(self) -> Iterator[VisibleIds]:
+        """Open the ids that goal managers may see, in one transaction."""
+        with self._transaction() as connection:
+            yield VisibleIds(connection, self.dialect)
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -367,7 +374,7 @@ class Mirror:
     def _fill_bounds(self, connection: Connection, bounds: Sequence[Mapping[str, str | None]]) -> None:
         connection.exec_driver_sql(sums.bound_table(self.dialect))
         connection.exec_driver_sql("DELETE FROM _bound")
-        entries = [tuple(bound[name] for name in sums.BOUND_COLUMNS) for bound in bounds]
+        entries = [tuple(bound.get(name) for name in sums.BOUND_COLUMNS) for bound in bounds]
         if entries:
             connection.exec_driver_sql(
                 f"INSERT INTO _bound ({sums.named(sums.BOUND_COLUMNS)}) VALUES {marks(self.dialect, entries[0])}",

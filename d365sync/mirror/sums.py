@@ -21,7 +21,7 @@ from d365sync.core.schema import Schema
 from d365sync.core.storage import EXACT, scale_of
 from d365sync.mirror.tables import BEFORE_PREFIX, Dialect, quote
 
-BOUND_COLUMNS = ("goal_id", "owner", "first_on", "last_on", "from_at", "until_at", "wall_from", "wall_until")
+BOUND_COLUMNS = ("goal_id", "owner", "first_on", "last_on", "from_at", "until_at", "wall_from", "wall_until", "manager")
 PLACEHOLDERS = {name: f'g."{name}"' for name in BOUND_COLUMNS[1:]}
 HALF_BITS = 32
 HALF_MASK = 2**HALF_BITS - 1
@@ -43,9 +43,21 @@ def bound_table(dialect: Dialect) -> str:
     )
 
 
-def group_predicate(group: Group, schema: Schema, context: Context, dialect: Dialect) -> Predicate:
-    """Return the condition under which a record ``r`` counts for a goal ``g`` of the group."""
-    return compile_predicate(group.fetch, schema, context, alias="r", dialect=dialect, placeholders=PLACEHOLDERS)
+def group_predicate(
+    group: Group, schema: Schema, context: Context, dialect: Dialect, *, sighted: bool = False
+) -> Predicate:
+    """Return the condition under which a record ``r`` counts for a goal ``g`` of the group.
+
+    ``sighted``: only if the goal's manager may read it, as the ids kept tell.
+    """
+    found = compile_predicate(group.fetch, schema, context, alias="r", dialect=dialect, placeholders=PLACEHOLDERS)
+    if not sighted:
+        return found
+    seen = (
+        "EXISTS (SELECT 1 FROM _visible v WHERE v.name = :seen_table AND v.manager_id = g.manager "
+        f"AND v.row_id = r.{quote(group.primary_id)})"
+    )
+    return Predicate(f"({found.sql}) AND {seen}", {**found.parameters, "seen_table": group.table})
 
 
 def sum_statement(group: Group, predicate: Predicate) -> Statement:
