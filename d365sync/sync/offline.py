@@ -16,7 +16,16 @@ from d365sync.core.goals.writes import WritePlan, overridden_by_person, plan_wri
 from d365sync.core.schema import Schema
 from d365sync.errors import UsageError
 from d365sync.mirror.tables import MirrorTable
-from d365sync.sync.cycle import LATE_TABLES, Line, Snapshot, load_book, recompute, roll_up_all, snapshot_of
+from d365sync.sync.cycle import (
+    LATE_TABLES,
+    Line,
+    Snapshot,
+    known_visibility,
+    load_book,
+    recompute,
+    roll_up_all,
+    snapshot_of,
+)
 from d365sync.sync.definitions import remembered
 from d365sync.sync.pull import mirror_table
 
@@ -45,7 +54,8 @@ def mirrored(line: Line, now: dt.datetime) -> Snapshot:
 def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
     """Roll up what is mirrored, and compare it with the native values."""
     theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
-    rollup = roll_up_all(line.config, snapshot, recompute(line, snapshot, settle=False), theirs)
+    recomputed = recompute(line, snapshot, settle=False, visibility=known_visibility(line, snapshot))
+    rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
     return rollup, plan_writes(snapshot.book, rollup, theirs)
 
 

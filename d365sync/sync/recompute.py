@@ -1,6 +1,7 @@
 """Recompute: own parts of the goals whose records changed, kept parts of the others.
 
-A goal's own part is kept with a fingerprint of the very query that gave it (its conditions, bounds and owner). It is
+A goal's own part is kept with a fingerprint of the very query that gave it (its conditions, bounds and owner, and what
+its manager may read, if that counts). It is
 computed again when the fingerprint differs, when one of its records changed (as it is now, or as it was), or when a
 change cannot be followed to goals: in a linked table, or in too many rows.
 
@@ -31,6 +32,7 @@ from d365sync.errors import FetchXmlError
 from d365sync.mirror.store import Mirror, StoredPart, TableChanges, group_key_text
 from d365sync.mirror.sums import group_predicate
 from d365sync.mirror.tables import MirrorTable
+from d365sync.sync.visibility import Visibility
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +51,10 @@ class Recomputed:
 
 @dataclass(frozen=True, slots=True)
 class Recomputer:
-    """What recomputing needs; ``tables`` are the mirrored tables by logical name."""
+    """What recomputing needs; ``tables`` are the mirrored tables by logical name.
+
+    With ``visibility``, records that a goal's manager may not read do not count.
+    """
 
     mirror: Mirror
     book: GoalBook
@@ -57,24 +62,26 @@ class Recomputer:
     tables: Mapping[str, MirrorTable]
     context: Context
     zone: ZoneInfo
+    visibility: Visibility | None = None
 
     def recompute(self, grouping: Grouping, *, settle: bool = True) -> Recomputed:
         """Return every goal's own parts, computing what may have changed.
 
         With ``settle`` the parts are kept and the mirror's changes are done with; only a cycle that pulled may do so.
         """
-        result = Recomputed(problems=list(grouping.problems))
+        result = Recomputed(problems=[*grouping.problems, *(self.visibility.problems if self.visibility else ())])
+        sighted = self.visibility is not None
         spans = goal_spans(self.book, grouping, self.zone, result.problems)
         changes = {name: self.mirror.changes(table, up_to=MOST_FOLLOWED) for name, table in self.tables.items()}
         kept: dict[str, dict[str, StoredPart]] = {}
         for group in grouping.groups:
             try:
-                predicate = group_predicate(group, self.schema, self.context, self.mirror.dialect)
+                predicate = group_predicate(group, self.schema, self.context, self.mirror.dialect, sighted=sighted)
             except FetchXmlError as error:
                 result.problems.extend(_unusable(self.book, group, error))
                 continue
             bounds = {
-                goal_id: bound_of(self.book, group, goal_id, spans[goal_id], self.zone)
+                goal_id: bound_of(self.book, group, goal_id, spans[goal_id], self.zone, sighted=sighted)
                 for goal_id in group.goal_ids
                 if goal_id in spans
             }
@@ -94,7 +101,11 @@ class Recomputer:
         result: Recomputed,
     ) -> dict[str, StoredPart]:
         kept = self.mirror.stored_parts(group_key_text(group))
-        definitions = {goal_id: _definition(group, predicate, bound) for goal_id, bound in bounds.items()}
+        seen = self.visibility.versions if self.visibility else {}
+        definitions = {
+            goal_id: _definition(group, predicate, bound, seen.get((group.table, bound["manager"] or "")))
+            for goal_id, bound in bounds.items()
+        }
         stale = {
             goal_id for goal_id in bounds if goal_id not in kept or kept[goal_id].definition != definitions[goal_id]
         }
@@ -142,10 +153,14 @@ def goal_spans(book: GoalBook, grouping: Grouping, zone: ZoneInfo, problems: lis
     return spans
 
 
-def bound_of(book: GoalBook, group: Group, goal_id: str, span: DaySpan, zone: ZoneInfo) -> Mapping[str, str | None]:
-    """Return one goal's values of the group's placeholders, in stored spelling."""
-    owner = book.goals[goal_id].owner_id if group.owned else None
-    return {**stored_bounds(span, zone), "goal_id": goal_id, "owner": owner}
+def bound_of(
+    book: GoalBook, group: Group, goal_id: str, span: DaySpan, zone: ZoneInfo, *, sighted: bool = False
+) -> Mapping[str, str | None]:
+    """Return one goal's values of the group's placeholders, in stored spelling; the manager only if ``sighted``."""
+    goal = book.goals[goal_id]
+    owner = goal.owner_id if group.owned else None
+    manager = goal.manager_id if sighted else None
+    return {**stored_bounds(span, zone), "goal_id": goal_id, "owner": owner, "manager": manager}
 
 
 def _links_to_itself(group: Group) -> bool:
@@ -158,7 +173,7 @@ def _concerns(changes: TableChanges, columns: set[str]) -> bool:
     return changes.everything or bool(changes.columns & columns)
 
 
-def _definition(group: Group, predicate: Predicate, bound: Mapping[str, str | None]) -> str:
+def _definition(group: Group, predicate: Predicate, bound: Mapping[str, str | None], seen: int | None) -> str:
     summed = [one.logical_name if one else None for one in (group.value, group.base)]
     parts: Sequence[object] = [
         group.table,
@@ -166,6 +181,7 @@ def _definition(group: Group, predicate: Predicate, bound: Mapping[str, str | No
         predicate.sql,
         sorted(predicate.parameters.items()),
         sorted(bound.items(), key=str),
+        seen,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
