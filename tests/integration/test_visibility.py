@@ -213,6 +213,20 @@ def test_a_goal_given_to_another_manager_is_counted_with_the_others_eyes(
         assert ours(result) == natively(emulator)
 
 
+def test_a_manager_whose_goals_come_back_is_asked_afresh(make: Callable[..., Emulator], tmp_path: Path) -> None:
+    emulator = make()
+    with watching(emulator, tmp_path) as (app, session):
+        app.sync(write=False)
+        emulator.store.change("goal", made_id("goal", "South"), {"ownerid": user("Dora")})
+        emulator.store.change("opportunity", made_id("deal", "3"), bought("Sam"))
+        app.sync(write=False)
+        asked(session)
+        emulator.store.change("goal", made_id("goal", "South"), {"ownerid": user("Sam")})
+        result = app.sync(write=False)
+        assert asked(session) == ["Sam"]
+        assert ours(result)["South"] == Decimal("4.2501")
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
