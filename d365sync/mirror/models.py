@@ -5,6 +5,8 @@ Names begin with an underscore, which no Dataverse table's does. Pure.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from sqlalchemy import Column, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -81,6 +83,7 @@ class VisibleRow(MirrorModel, table=True):
     """A row that a manager may read."""
 
     __tablename__ = "_visible"
+    __table_args__: ClassVar[dict[str, bool]] = {"sqlite_with_rowid": False}
 
     name: str = Field(sa_column=Column(_IDS, primary_key=True))
     manager_id: str = Field(sa_column=Column(_IDS, primary_key=True))

@@ -144,12 +144,14 @@ class VisibilityReader:
         )
 
     def _ask_some(self, pair: Pair, asked: list[str]) -> None:
+        """Ask about rows by id; if that is refused, ask for all: the answer tells whether it was the question."""
         key = self.tables[pair[0]].table.primary_id
         batches = [asked[start : start + IDS_PER_REQUEST] for start in range(0, len(asked), IDS_PER_REQUEST)]
         try:
             seen = [one for batch in batches for one in self._read(pair, among(key, batch))]
         except (AuthError, RejectedError) as error:
-            self._note(pair, self._fault(error))
+            log.warning("visibility.question_refused", table=pair[0], manager=pair[1], reason=str(error))
+            self._ask_all(pair)
             return
         with self.mirror.visible() as ids:
             ids.settle(pair, asked, seen)

@@ -18,6 +18,8 @@ from d365sync.core.goals.goal import VALUE_COLUMNS
 from d365sync.core.problems import Severity
 from d365sync.core.values import Value
 from d365sync.emulator import Emulator, EmulatorSettings
+from d365sync.emulator.faults import Fault, FaultyApp
+from d365sync.emulator.inprocess import mounted_session
 from d365sync.emulator.native import recalculate
 from d365sync.sync.cycle import CycleResult, Outcome
 from d365sync.sync.explain import explain, find_goal
@@ -177,6 +179,18 @@ def test_a_deal_that_moves_or_comes_counts_in_the_next_cycle(make: Callable[...,
         store.remove("opportunity", id_of("new"))
         assert ours(app.sync(write=False)) == natively(emulator)
         assert asked(session) == []
+
+
+def test_when_a_question_by_id_is_refused_all_is_asked(make: Callable[..., Emulator], tmp_path: Path) -> None:
+    emulator = make()
+    with watching(emulator, tmp_path) as (app, session):
+        app.sync(write=False)
+        asked(session)
+        refusing = FaultyApp(emulator.app, [Fault("GET opportunities?*Dynamics.CRM.In*", status=400)])
+        session.mount("https://", mounted_session(refusing).get_adapter("https://"))
+        emulator.store.change("opportunity", made_id("deal", "3"), bought("Sam"))
+        assert ours(app.sync(write=False)) == natively(emulator)
+        assert sorted(asked(session)) == ["Nina", "Nina", "Sam", "Sam"]
 
 
 def test_a_role_is_noticed_when_it_is_time_to_ask(make: Callable[..., Emulator], tmp_path: Path) -> None:
