@@ -193,6 +193,25 @@ def test_when_a_question_by_id_is_refused_all_is_asked(make: Callable[..., Emula
         assert sorted(asked(session)) == ["Nina", "Nina", "Sam", "Sam"]
 
 
+def test_when_a_table_is_pulled_anew_all_is_asked(make: Callable[..., Emulator], tmp_path: Path) -> None:
+    emulator = make()
+    condition = '<condition attribute="salesstage" operator="null"/>'
+    query: dict[str, Value] = {
+        "goalrollupqueryid": id_of("query"),
+        "name": "another column",
+        "queryentitytype": "opportunity",
+        "fetchxml": f'<fetch><entity name="opportunity"><filter>{condition}</filter></entity></fetch>',
+    }
+    with watching(emulator, tmp_path) as (app, session):
+        app.sync(write=False)
+        asked(session)
+        emulator.store.put("goalrollupquery", query)
+        emulator.store.change("goal", made_id("goal", "Ann"), {"rollupqueryactualmoneyid": id_of("query")})
+        emulator.store.change("opportunity", made_id("deal", "3"), bought("Sam"))
+        assert ours(app.sync(write=False)) == natively(emulator)
+        assert sorted(asked(session)) == ["Nina", "Sam"]
+
+
 def test_a_role_is_noticed_when_it_is_time_to_ask(make: Callable[..., Emulator], tmp_path: Path) -> None:
     security = Security()
     security.role("everything", prvReadOpportunity=GLOBAL)
