@@ -132,6 +132,8 @@ class RollupSection(_Section):
     closed_child: ClosedChild = ClosedChild.STORED
     overridden_child: OverriddenChild = OverriddenChild.STORED
     percentage_rounding: Rounding = Rounding.HALF_UP
+    visibility: Literal["service", "manager"] = "service"
+    visibility_refresh: Duration = 3600
 
     @property
     def zone(self) -> ZoneInfo:

@@ -75,6 +75,11 @@ closed_child = "stored"
 overridden_child = "stored"
 # How the percentage becomes a whole number: half_up or half_even.
 percentage_rounding = "half_up"
+# Whose eyes decide which records count: service (all that d365sync may read), or manager (as Dataverse does: what the
+# goal's manager may read, asked by impersonation; needs prvActOnBehalfOfAnotherUser). See docs/visibility.md.
+visibility = "service"
+# With manager: how often all of it is asked again. Records that changed are asked about in every cycle.
+visibility_refresh = "1h"
 
 [daemon]
 # How often the service runs a cycle, and where it answers health checks.

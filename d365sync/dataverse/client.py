@@ -133,13 +133,15 @@ class DataverseClient:
         self.usage = Usage()
         self._answered = False
 
-    def who_am_i(self) -> tuple[Mapping[str, Any], dt.datetime | None]:
+    def who_am_i(self, *, on_behalf_of: str = "") -> tuple[Mapping[str, Any], dt.datetime | None]:
         """Return the WhoAmI answer and the server's clock, None when it does not tell.
+
+        ``on_behalf_of``: see :meth:`rows`.
 
         Raises:
             RemoteError: as every call of this class.
         """
-        answer = self.get("WhoAmI")
+        answer = self._send("GET", f"{self.api_root}/WhoAmI", headers=_acting_for(on_behalf_of))
         date = answer.headers.get("Date")
         try:
             server_now = parsedate_to_datetime(date) if date else None
@@ -156,14 +158,23 @@ class DataverseClient:
         """
         return self._send("GET", f"{self.api_root}/{path}", params=params)
 
-    def rows(self, table: Table, columns: Iterable[str], *, where: str = "", order: str = "") -> Iterator[Page]:
-        """Yield every page of a table; ``where`` and ``order`` are ``$filter`` and ``$orderby`` texts."""
+    def rows(
+        self, table: Table, columns: Iterable[str], *, where: str = "", order: str = "", on_behalf_of: str = ""
+    ) -> Iterator[Page]:
+        """Yield every page of a table; ``where`` and ``order`` are ``$filter`` and ``$orderby`` texts.
+
+        ``on_behalf_of`` is the Entra object id of a user: these requests, and no others, are then made as that user
+        and see what both that user and the application user may read.
+
+        Raises:
+            AuthError: also when prvActOnBehalfOfAnotherUser is missing, or the user is unknown or disabled.
+        """
         params = {"$select": select_clause(table, columns)}
         if where:
             params["$filter"] = where
         if order:
             params["$orderby"] = order
-        yield from self._pages(table, columns, f"{self.api_root}/{table.entity_set_name}", params, ())
+        yield from self._pages(table, columns, f"{self.api_root}/{table.entity_set_name}", params, (), on_behalf_of)
 
     def tracked_rows(self, table: Table, columns: Iterable[str]) -> Iterator[Page]:
         """Yield every page of a tracked table; the last page carries the delta link."""
@@ -221,13 +232,14 @@ class DataverseClient:
         address: str,
         params: Mapping[str, str] | None,
         extra: tuple[str, ...],
+        on_behalf_of: str = "",
     ) -> Iterator[Page]:
         columns = tuple(columns)
         prefer = ",".join([*extra, f"odata.maxpagesize={self._page_size}", _annotations()])
         seen: set[str] = set()
         link: str | None = address
         while link is not None:
-            answer = self._send("GET", link, params=params, prefer=prefer)
+            answer = self._send("GET", link, params=params, prefer=prefer, headers=_acting_for(on_behalf_of))
             page = read_page(answer.body, table, columns)
             params = None
             yield page
@@ -312,6 +324,17 @@ class DataverseClient:
 def modified_since(column: str, instant: dt.datetime) -> str:
     """Return the ``$filter`` for rows modified at or after an instant."""
     return f"{column} ge {format_instant(instant)}"
+
+
+def among(column: str, values: Iterable[str]) -> str:
+    """Return the ``$filter`` for rows whose column is one of the values (ids). Source: Query data (In function)."""
+    listed = ",".join(f"'{value}'" for value in values)
+    return f"Microsoft.Dynamics.CRM.In(PropertyName='{column}',PropertyValues=[{listed}])"
+
+
+def _acting_for(object_id: str) -> Mapping[str, str]:
+    """Return the header that impersonates a user. Source: Impersonate another user using the Web API."""
+    return {"CallerObjectId": object_id} if object_id else {}
 
 
 def _annotations() -> str:

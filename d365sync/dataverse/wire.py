@@ -39,6 +39,11 @@ HINTS = {
     "0x80040220": "give the application user a security role with that privilege (read at organization level)",
     "0x80042F09": "give the application user a security role",
 }
+ACT_ON_BEHALF = "prvActOnBehalfOfAnotherUser"
+ACT_ON_BEHALF_HINT = (
+    f"give the application user itself (not a team of it) a security role with {ACT_ON_BEHALF}, such as Delegate"
+)
+"""Source: Impersonate another user (direct assignment required)."""
 
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -179,7 +184,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str) ->
         "status": status,
         "code": code,
         "request_id": request_id(headers),
-        "hint": HINTS.get(code, ""),
+        "hint": ACT_ON_BEHALF_HINT if ACT_ON_BEHALF.lower() in text.lower() else HINTS.get(code, ""),
     }
     message = f"{what}: {text or 'no explanation'} (HTTP {status}{f', {code}' if code else ''})"
     if status == 412:

@@ -48,8 +48,11 @@ def bound_action(call: Call, facts: TableFacts, row_id: str, name: str) -> Respo
         raise not_implemented(f"the action '{name}' on '{facts.table.entity_set_name}'")
     call.need("Read", facts)
     call.need("Write", facts)
-    if call.store.get(facts.name, row_id) is None:
+    row = call.store.get(facts.name, row_id)
+    if row is None:
         raise missing_row(facts.name, row_id)
+    call.need_row("Read", facts, row)
+    call.need_row("Write", facts, row)
     recalculate(call.store, row_id, call.store.settings, call.store.clock.now())
     return empty_response(204)
 
@@ -65,6 +68,7 @@ def _close_opportunity(call: Call, name: str) -> Response:
     row = call.store.get(facts.name, row_id)
     if row is None:
         raise missing_row(facts.name, row_id)
+    call.need_row("Write", facts, row)
     if row.get("statecode") != 0:
         raise Refusal(400, BAD_STATUS, "The opportunity has already been closed.")
     changes = _closing_changes(call, facts, close, CLOSING[name])
@@ -73,7 +77,7 @@ def _close_opportunity(call: Call, name: str) -> Response:
         raise invalid("Status must be a whole number; -1 is the default status.")
     if status != -1:
         changes["statuscode"] = status
-    update(call.store, facts, row_id, changes, call.user_id, dedicated=True)
+    update(call.store, facts, row_id, changes, call.user_id, dedicated=True, real_id=call.real_id)
     return empty_response(204)
 
 

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Request, Response
 
 from d365sync.emulator.calls import Call, arguments_of, finish, json_response, refusal_response
 from d365sync.emulator.odata.prefer import parse_preferences
+from d365sync.emulator.privileges import access_of, caller_of
 from d365sync.emulator.refuse import Refusal, no_application_user, no_segment, unauthorized
 from d365sync.emulator.routes import route
 from d365sync.emulator.store import Store
@@ -72,13 +73,22 @@ class EmulatorApp:
         path = _SERVICE.fullmatch(request.path)
         if path is None:
             raise no_segment(request.path)
+        headers = request.headers
+        caller = caller_of(
+            self.store,
+            self._user_id(),
+            object_id=headers.get("CallerObjectId"),
+            system_user_id=headers.get("MSCRMCallerID"),
+        )
         call = Call(
             request=request,
             store=self.store,
             root=f"{origin}{request.path[: path.start(1)] if path[1] else request.path.rstrip('/') + '/'}",
-            user_id=self._user_id(),
+            user_id=caller.user_id,
             preferences=parse_preferences(request.headers.getlist("Prefer")),
             arguments=arguments_of(request),
+            real_id=caller.real_id,
+            access=access_of(self.store, caller),
         )
         return route(call, path[1] or "")
 

@@ -9,7 +9,10 @@ leaves upward, for each rollup field every record of its table, for each record 
   total its column cannot hold) puts error 0x8004F687 on the goal and on the goals above it that add its total;
   their other columns stay
 - an overridden goal keeps its percentage as well; today's target and the time of the rollup move on
-- every goal manager can read every record; a query that asks for the calling user is one that cannot be used
+- a query that asks for the calling user is one that cannot be used
+- a goal whose manager lacks the privilege to read a table counts none of its records; a goal without manager cannot be
+  rolled up; both only in an organization with security roles
+- of what a rollup query joins, only the records counted must be readable by the manager
 
 Pure.
 """
@@ -33,6 +36,7 @@ from d365sync.core.values import MONEY_SCALE, Row, Value
 from d365sync.emulator.goalrules import QUERIES
 from d365sync.emulator.goaltree import tree
 from d365sync.emulator.percentages import KINDS, ROLLUP_COLUMNS, as_decimal, kind_of, percentage_of
+from d365sync.emulator.privileges import Test, access_of_principal
 from d365sync.emulator.refuse import invalid, missing_row
 from d365sync.emulator.settings import ClosedGoals, EmulatorSettings
 from d365sync.emulator.store import Store
@@ -239,6 +243,7 @@ class _Rollup:
         self._below: defaultdict[Value, list[Totals]] = defaultdict(list)
         self._at_fault: dict[Value, Value] = {}
         self._found: dict[str, Sequence[Row]] = {}
+        self._sight: dict[tuple[str, str], Test | None] = {}
 
     def roll_up(self, goal: Row) -> None:
         """Change one goal and hand its totals to its parent."""
@@ -298,7 +303,7 @@ class _Rollup:
         period = self._period(goal)
         if period is None:
             raise _UnusableError("the goal has no period")
-        rows = self._owned(goal, field, self._asked_for(goal, field))
+        rows = self._seen(goal, field, self._owned(goal, field, self._asked_for(goal, field)))
         return _sum(field.value(row) for row in rows if field.takes(row, period, self._store))
 
     def _owned(self, goal: Row, field: _Field, rows: Sequence[Row]) -> Sequence[Row]:
@@ -312,6 +317,19 @@ class _Rollup:
         field.table.column("ownerid")
         owner = goal.get("goalownerid")
         return [row for row in rows if row.get("ownerid") == owner] if owner is not None else []
+
+    def _seen(self, goal: Row, field: _Field, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return the rows that the goal's manager may read. Source: Roll up goal totals (security)."""
+        name = field.table.logical_name
+        if not self._store.rows("role"):
+            return rows
+        if goal.get("ownerid") is None:
+            raise _UnusableError("the goal has no manager")
+        key = (str(goal["ownerid"]), name)
+        if key not in self._sight:
+            self._sight[key] = access_of_principal(self._store, key[0]).test("Read", self._store.catalogue.tables[name])
+        test = self._sight[key]
+        return rows if test is None else [row for row in rows if test(row)]
 
     def _asked_for(self, goal: Row, field: _Field) -> Sequence[Row]:
         """Return the rows of the goal's rollup query for that column; without a query, every row."""

@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -13,6 +14,7 @@ from werkzeug.wrappers import Response
 from d365sync.emulator.calls import Call, empty_response, json_response
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.odata.encode import RowEncoder, etag
+from d365sync.emulator.odata.filters import both
 from d365sync.emulator.odata.options import Options, parse_options
 from d365sync.emulator.odata.pages import COUNT_CAP, Page, count_rows, query_page
 from d365sync.emulator.odata.tracking import check_tracking, delta_page, tracked_page
@@ -30,8 +32,10 @@ def read_collection(call: Call, facts: TableFacts) -> Response:
     tracked = delta or call.preferences.track_changes
     if tracked:
         check_tracking(call.store, facts, call.arguments)
+        call.need_global("Read", facts)
     options = parse_options(call.arguments, facts, call.store.catalogue)
     _need_expanded(call, options)
+    options = _seen(call, facts, options)
     answer = delta_page if delta else tracked_page if tracked else query_page
     page = answer(call.store, facts, options, call.preferences)
     return json_response(_envelope(call, facts, options, page, delta))
@@ -43,9 +47,10 @@ def count_collection(call: Call, facts: TableFacts) -> Response:
     options = parse_options(call.arguments, facts, call.store.catalogue)
     if options.delta_token is not None:
         check_tracking(call.store, facts, call.arguments)
+        call.need_global("Read", facts)
         page = delta_page(call.store, facts, options, call.preferences)
         return Response(str(len(page.rows) + len(page.deleted)), content_type="text/plain")
-    return Response(str(count_rows(call.store, facts, options)), content_type="text/plain")
+    return Response(str(count_rows(call.store, facts, _seen(call, facts, options))), content_type="text/plain")
 
 
 def read_row(call: Call, facts: TableFacts, row_id: str) -> Response:
@@ -59,6 +64,7 @@ def read_row(call: Call, facts: TableFacts, row_id: str) -> Response:
     row = call.store.get(facts.name, row_id)
     if row is None:
         raise missing_row(facts.name, row_id)
+    call.need_row("Read", facts, row)
     if call.request.headers.get("If-None-Match", "null") == etag(row) and not options.expand:
         return empty_response(304, {"ETag": etag(row)})
     return row_response(call, facts, options, row_id)
@@ -66,10 +72,19 @@ def read_row(call: Call, facts: TableFacts, row_id: str) -> Response:
 
 def row_response(call: Call, facts: TableFacts, options: Options, row_id: str, status: int = 200) -> Response:
     """Return one row as the answer; the row exists."""
+    options = _seen(call, facts, options)
     row = call.store.rows(facts.name)[row_id]
     context = f"{_context(call, facts, options)}/$entity"
     document = {"@odata.context": context, **RowEncoder(call.store, facts, options, call.preferences).encode(row)}
     return json_response(document, status=status, headers={"ETag": etag(row)})
+
+
+def _seen(call: Call, facts: TableFacts, options: Options) -> Options:
+    """Return the options with a filter, here and in what is expanded, that leaves the rows the caller may read."""
+    expands = tuple(
+        replace(one, options=_seen(call, call.store.catalogue.tables[one.table], one.options)) for one in options.expand
+    )
+    return replace(options, filter=both(options.filter, call.access.test("Read", facts)), expand=expands)
 
 
 def _need_expanded(call: Call, options: Options) -> None:

@@ -21,6 +21,7 @@ NOT_TRACKED = "0x80072491"
 EXPIRED_STAMP = "0x80044352"
 PRIVILEGE = "0x80040220"
 NO_USER = "0x80072560"
+NO_ACCESS = "0x80048306"
 INACTIVE = "0x80040230"
 OUT_OF_RANGE = "0x80044330"
 TOO_LONG = "0x80044331"
@@ -102,17 +103,39 @@ def unauthorized(authority: str, resource: str) -> Refusal:
     return Refusal(401, "", "HTTP Error 401 - Unauthorized: Access is denied", {"WWW-Authenticate": challenge})
 
 
-def missing_privilege(privilege: str, table: str, object_type_code: int | None, user_id: str) -> Refusal:
-    """Refuse a call for which the caller lacks a privilege."""
+def missing_privilege(
+    privilege: str, table: str, object_type_code: int | None, user_id: str, counts: tuple[int, int] = (1, 5)
+) -> Refusal:
+    """Refuse a call for which the caller lacks a privilege; ``counts`` are the caller's roles and privileges."""
     known = KNOWN_PRIVILEGES.get(privilege.lower())
     privilege_id = known or str(uuid.uuid5(_PRIVILEGES, privilege.lower()))
     return Refusal(
         403,
         PRIVILEGE,
-        f"Principal user (Id={user_id}, type=8, roleCount=1, privilegeCount=5, accessMode=0), is missing {privilege} "
+        f"{_principal(user_id, counts)}, is missing {privilege} "
         f"privilege (Id={privilege_id}) on OTC={object_type_code or 0} for entity '{table}'. "
         f"context.Caller={user_id}",
     )
+
+
+def no_access(right: str, table: str, row_id: str, user_id: str, counts: tuple[int, int]) -> Refusal:
+    """Refuse a row that is beyond the depth of the caller's privilege."""
+    return Refusal(
+        403,
+        NO_ACCESS,
+        f"{_principal(user_id, counts)}, does not have {right}Access right(s) for record with id {row_id} of entity "
+        f"{table}. Consider assigning a role with a deeper access level, or sharing the record.",
+    )
+
+
+def no_such_user(user: str, *, disabled: bool) -> Refusal:
+    """Refuse to act for a user who is not there or is disabled. Assumed: with the answer of a caller without user."""
+    why = "is disabled" if disabled else "is not a member of the organization"
+    return Refusal(403, NO_USER, f"The user {user} {why}.")
+
+
+def _principal(user_id: str, counts: tuple[int, int]) -> str:
+    return f"Principal user (Id={user_id}, type=8, roleCount={counts[0]}, privilegeCount={counts[1]}, accessMode=0)"
 
 
 def no_application_user() -> Refusal:

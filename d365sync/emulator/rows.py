@@ -48,8 +48,8 @@ FOLLOWING = {
 """Columns of an opportunity and those of its lines that follow them."""
 
 
-def create(store: Store, facts: TableFacts, changes: Changes, user_id: str) -> Row:
-    """Create a row from the columns a request sets; return what is stored.
+def create(store: Store, facts: TableFacts, changes: Changes, user_id: str, real_id: str | None = None) -> Row:
+    """Create a row from the columns a request sets; return what is stored. ``real_id`` impersonates ``user_id``.
 
     Raises:
         Refusal: the key is taken, or a rule is broken.
@@ -70,17 +70,26 @@ def create(store: Store, facts: TableFacts, changes: Changes, user_id: str) -> R
         **settled,
         facts.key: row_id,
         **_stamps(store, facts, user_id, changes),
+        **_on_behalf(facts, real_id, ("createdonbehalfby", "modifiedonbehalfby")),
     }
     row.update(_own_rules(store, facts, None, row, changes))
     return store.put(facts.name, completed(facts, row, store))
 
 
 def update(
-    store: Store, facts: TableFacts, row_id: str, changes: Changes, user_id: str, *, dedicated: bool = False
+    store: Store,
+    facts: TableFacts,
+    row_id: str,
+    changes: Changes,
+    user_id: str,
+    *,
+    dedicated: bool = False,
+    real_id: str | None = None,
 ) -> Row:
     """Change columns of an existing row; return what is stored.
 
-    ``dedicated`` says that the message meant for it closes the row, which a plain update may not.
+    ``dedicated`` says that the message meant for it closes the row, which a plain update may not;
+    ``real_id`` impersonates ``user_id``.
 
     Raises:
         Refusal: a rule is broken.
@@ -97,6 +106,7 @@ def update(
     row.update(_derived(store, facts, old, row))
     if "modifiedon" in facts.columns:
         row.update({"modifiedon": store.clock.now(), "modifiedby": user_id})
+        row.update(_on_behalf(facts, real_id, ("modifiedonbehalfby",)))
     stored = store.put(facts.name, row)
     _after(store, facts, old, stored)
     return stored
@@ -162,6 +172,11 @@ def _stamps(store: Store, facts: TableFacts, user_id: str, changes: Changes) -> 
         "createdby": user_id,
         "modifiedby": user_id,
     }
+
+
+def _on_behalf(facts: TableFacts, real_id: str | None, columns: Iterable[str]) -> Changes:
+    """Name the user who impersonates another. Source: Impersonate another user using the Web API."""
+    return dict.fromkeys(columns, real_id) if "modifiedonbehalfby" in facts.columns else {}
 
 
 def _derived(store: Store, facts: TableFacts, old: Row, row: dict[str, Value]) -> Changes:

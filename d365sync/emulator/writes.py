@@ -38,10 +38,10 @@ def update_row(call: Call, facts: TableFacts, row_id: str) -> Response:
     if headers.get("If-None-Match") == "*":
         raise already_exists()
     _check_match(call, facts, row)
-    call.need("Write", facts)
+    call.need_row("Write", facts, row)
     options = parse_options(call.arguments, facts, call.store.catalogue)
     changes = parse_payload(call.body(), facts, call.store, creating=False)
-    update(call.store, facts, row_id, changes, call.user_id)
+    update(call.store, facts, row_id, changes, call.user_id, real_id=call.real_id)
     if call.preferences.representation:
         return row_response(call, facts, options, row_id)
     return empty_response(204, {"OData-EntityId": call.address(facts, row_id)})
@@ -53,6 +53,7 @@ def delete_row(call: Call, facts: TableFacts, row_id: str) -> Response:
     row = call.store.get(facts.name, row_id)
     if row is None:
         raise missing_row(facts.name, row_id)
+    call.need_row("Delete", facts, row)
     _check_match(call, facts, row)
     delete(call.store, facts, row_id)
     return empty_response(204)
@@ -64,7 +65,7 @@ def _create(call: Call, facts: TableFacts, row_id: str | None) -> Response:
     changes = parse_payload(call.body(), facts, call.store, creating=True)
     if row_id is not None:
         changes[facts.key] = row_id
-    made = str(create(call.store, facts, changes, call.user_id)[facts.key])
+    made = str(create(call.store, facts, changes, call.user_id, call.real_id)[facts.key])
     if call.preferences.representation:
         return row_response(call, facts, options, made, 201)
     address = call.address(facts, made)

@@ -5,6 +5,8 @@ Names begin with an underscore, which no Dataverse table's does. Pure.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from sqlalchemy import Column, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
@@ -66,3 +68,36 @@ class TableDefinition(MirrorModel, table=True):
     name: str = Field(primary_key=True)
     document: str = Field(sa_column=Column(Text, nullable=False))
     read_at: str
+
+
+_IDS = Text().with_variant(Text(collation="C"), "postgresql")
+"""Ids as mirrored tables spell them, so that indexes serve joins with those."""
+
+
+class VisibleRow(MirrorModel, table=True):
+    """A row that a manager may read."""
+
+    __tablename__ = "_visible"
+    __table_args__: ClassVar[dict[str, bool]] = {"sqlite_with_rowid": False}
+
+    name: str = Field(sa_column=Column(_IDS, primary_key=True))
+    manager_id: str = Field(sa_column=Column(_IDS, primary_key=True))
+    row_id: str = Field(sa_column=Column(_IDS, primary_key=True))
+
+
+class VisibilityState(MirrorModel, table=True):
+    """When the rows a manager may read of a table were last asked for, all of them, and how that ended.
+
+    ``version`` grows whenever the rows differ. ``fault`` is empty, ``unreadable`` (no row may be read) or ``refused``
+    (the answer is not known), with its ``reason`` and ``mend``.
+    """
+
+    __tablename__ = "_visibility"
+
+    name: str = Field(sa_column=Column(_IDS, primary_key=True))
+    manager_id: str = Field(sa_column=Column(_IDS, primary_key=True))
+    refreshed_at: str
+    version: int = 0
+    fault: str = ""
+    reason: str = Field(default="", sa_column=Column(Text, nullable=False))
+    mend: str = Field(default="", sa_column=Column(Text, nullable=False))

@@ -28,6 +28,7 @@ from d365sync.errors import MirrorError
 from d365sync.mirror import indexes, pages, slices, sums
 from d365sync.mirror.models import MirrorModel
 from d365sync.mirror.tables import BEFORE_PREFIX, ETAG_COLUMN, ETAG_KEY, Dialect, MirrorTable, quote
+from d365sync.mirror.visible import VisibleIds
 
 LAYOUT_VERSION = 2
 MOST_WORKERS = 4
@@ -296,6 +297,12 @@ class Mirror:
             if rows == 0:
                 return TableChanges()
             return TableChanges(rows, columns=pages.differing_columns(pages.Writer(connection, self.dialect, table)))
+
+    @contextmanager
+    def visible(self) -> Iterator[VisibleIds]:
+        """Open the ids that goal managers may see, in one transaction."""
+        with self._transaction() as connection:
+            yield VisibleIds(connection, self.dialect)
 
     # -- inside --------------------------------------------------------------------------------------------------
 

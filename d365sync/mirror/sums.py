@@ -54,12 +54,28 @@ def slice_tables(dialect: Dialect) -> tuple[str, ...]:
 
 
 def group_predicate(
-    group: Group, schema: Schema, context: Context, dialect: Dialect, links: LinksAs = "lookups"
+    group: Group,
+    schema: Schema,
+    context: Context,
+    dialect: Dialect,
+    *,
+    sighted: bool = False,
+    links: LinksAs = "lookups",
 ) -> Predicate:
-    """Return the condition under which a record ``r`` counts in a slice ``s`` of the group."""
-    return compile_predicate(
+    """Return the condition under which a record ``r`` counts in a slice ``s`` of the group.
+
+    ``sighted``: only if the manager of the slice may read it, as the ids kept tell.
+    """
+    found = compile_predicate(
         group.fetch, schema, context, alias="r", dialect=dialect, placeholders=PLACEHOLDERS, links=links
     )
+    if not sighted:
+        return found
+    seen = (
+        'EXISTS (SELECT 1 FROM _visible v WHERE v.name = :seen_table AND v.manager_id = s."manager" '
+        f"AND v.row_id = r.{quote(group.primary_id)})"
+    )
+    return Predicate(f"(({found.sql}) AND {seen})", {**found.parameters, "seen_table": group.table})
 
 
 def sum_statement(

@@ -1,4 +1,4 @@
-"""One cycle, in order: pull, load, group, recompute, roll up, plan, push.
+"""One cycle, in order: pull, load, group, ask what managers see (if that counts), recompute, roll up, plan, push.
 
 IO: through the client, the mirror and the journal.
 """
@@ -34,6 +34,7 @@ from d365sync.sync.definitions import definitions, oldest_definition
 from d365sync.sync.pull import Puller, TablePull, Watcher, mirror_table
 from d365sync.sync.push import Pushed, Pusher
 from d365sync.sync.recompute import Recomputed, Recomputer
+from d365sync.sync.visibility import MANAGER_COLUMNS, Visibility, VisibilityReader
 
 log = structlog.get_logger(__name__)
 
@@ -149,7 +150,8 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         line.mirror.drop_positions()
     spent = replace(line.client.usage)
     pulls, snapshot = _pull_with_fresh_definitions_if_needed(line, now)
-    recomputed = recompute(line, snapshot)
+    visibility = refresh_visibility(line, snapshot, now, full=full)
+    recomputed = recompute(line, snapshot, visibility=visibility)
     theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
     rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
     plan = plan_writes(snapshot.book, rollup, theirs)
@@ -196,6 +198,8 @@ def pull_all(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snaps
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
     grouping = group_goals(book, schema, goals_to_compute(book))
     needed = columns_needed(grouping.groups, schema)
+    if line.config.rollup.visibility == "manager":
+        needed = {**needed, **{name: needed.get(name, frozenset()) | more for name, more in MANAGER_COLUMNS.items()}}
     for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:
         known = tables[name].wanted if name in tables else frozenset()
         tables[name] = _merged(schema, name, known | needed.get(name, frozenset()))
@@ -227,10 +231,27 @@ def load_book(line: Line, tables: Mapping[str, MirrorTable]) -> GoalBook:
     return build_book({name: line.mirror.rows(table) for name, table in pulled.items()}, line.config.rollup.zone)
 
 
-def recompute(line: Line, snapshot: Snapshot, *, settle: bool = True) -> Recomputed:
+def refresh_visibility(line: Line, snapshot: Snapshot, now: dt.datetime, *, full: bool = False) -> Visibility | None:
+    """Ask what the goals' managers may read, where needed; None when all that the service reads counts."""
+    if line.config.rollup.visibility == "manager":
+        return _reader(line, snapshot, now).refresh(full=full)
+    with line.mirror.visible() as ids:
+        ids.keep_only(())
+    return None
+
+
+def known_visibility(line: Line, snapshot: Snapshot) -> Visibility | None:
+    """Return what the last refresh found; None when all that the service reads counts."""
+    manager = line.config.rollup.visibility == "manager"
+    return _reader(line, snapshot, snapshot.context.now).known() if manager else None
+
+
+def recompute(
+    line: Line, snapshot: Snapshot, *, settle: bool = True, visibility: Visibility | None = None
+) -> Recomputed:
     """Compute the own parts that may have changed; see :meth:`Recomputer.recompute`."""
     recomputer = Recomputer(
-        line.mirror, snapshot.book, snapshot.schema, snapshot.tables, snapshot.context, snapshot.zone
+        line.mirror, snapshot.book, snapshot.schema, snapshot.tables, snapshot.context, snapshot.zone, visibility
     )
     return recomputer.recompute(snapshot.grouping, settle=settle)
 
@@ -260,6 +281,11 @@ def push(line: Line, run_id: str, snapshot: Snapshot, plan: WritePlan, rollup: R
         on_goal=line.on_write,
     )
     return pusher.push(plan, snapshot.book.goals, rollup)
+
+
+def _reader(line: Line, snapshot: Snapshot, now: dt.datetime) -> VisibilityReader:
+    refresh_s = line.config.rollup.visibility_refresh
+    return VisibilityReader(line.client, line.mirror, snapshot.book, snapshot.grouping, snapshot.tables, refresh_s, now)
 
 
 def _more(line: Line, schema: Schema, names: Iterable[str], now: dt.datetime) -> Iterable[Table]:

@@ -25,6 +25,7 @@ from d365sync.core.values import Row
 from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.metadata import read_schema
 from d365sync.errors import AuthError, ConflictError, D365SyncError, RejectedError
+from d365sync.sync.visibility import DISABLED, OBJECT_ID
 
 T = TypeVar("T")
 SKEW_WARN_S = 60
@@ -72,6 +73,7 @@ def examine(config: Config, client: DataverseClient, now: Callable[[], dt.dateti
             yield Check(f"read {name}", Verdict.OK, f"{len(rows[name])} rows{_tracking(table)}")
         book = build_book(rows, config.rollup.zone)
         yield from _sources(client, book, schema)
+        yield from _impersonation(config, client, schema.table("systemuser"), book)
         yield from _bounds(book, config)
         yield from _writable(config, client, schema.table("goal"), book)
     except _Stop as stop:
@@ -132,6 +134,30 @@ def _sources(client: DataverseClient, book: GoalBook, schema: Schema) -> Iterato
         )
     for problem in grouping.problems:
         yield Check("goal", Verdict.WARN, problem.message, problem.hint)
+
+
+def _impersonation(config: Config, client: DataverseClient, users: Table, book: GoalBook) -> Iterator[Check]:
+    """Act for one goal manager, where what managers may read counts."""
+    if config.rollup.visibility != "manager":
+        return
+    name = "act for goal managers"
+    known = [column for column in (OBJECT_ID, DISABLED) if column in users.columns]
+    rows = {str(row[users.primary_id]): row for row in _ask(name, lambda: _read_all(client, users, known))}
+    managers = sorted({goal.manager_id or "" for goal in goals_to_compute(book)})
+    able = [one for one in managers if one in rows and rows[one].get(OBJECT_ID) and rows[one].get(DISABLED) is not True]
+    if not able:
+        mend = "goals need managers that are enabled users with an Entra object id"
+        yield Check(name, Verdict.WARN, "there is no open goal whose manager it could be tried for", mend)
+        return
+    who, _ = _ask(name, lambda: client.who_am_i(on_behalf_of=str(rows[able[0]][OBJECT_ID])))
+    if str(who.get("UserId")).lower() != able[0]:
+        raise _Stop(Check(name, Verdict.FAIL, f"Dataverse took {able[0]} for {who.get('UserId')}", exit_code=1))
+    few = len(able) < len(managers)
+    found = f"possible; {len(able)} of {len(managers)} managers are enabled users with an Entra object id"
+    mend = (
+        'the goals of the others cannot be computed: change them, or set rollup.visibility = "service"' if few else ""
+    )
+    yield Check(name, Verdict.WARN if few else Verdict.OK, found, mend)
 
 
 def _bounds(book: GoalBook, config: Config) -> Iterator[Check]:

@@ -141,11 +141,12 @@ def _column(
 
 
 def _records(line: Line, snapshot: Snapshot, goal: Goal, group: Group, span: DaySpan) -> list[Record]:
+    sighted = line.config.rollup.visibility == "manager"
     try:
-        predicate = group_predicate(group, snapshot.schema, snapshot.context, line.mirror.dialect)
+        predicate = group_predicate(group, snapshot.schema, snapshot.context, line.mirror.dialect, sighted=sighted)
     except FetchXmlError:
         return []  # the goal's problem says so
-    part = whole_slice(goal, group, span, snapshot.zone)
+    part = whole_slice(goal, group, span, snapshot.zone, sighted=sighted)
     rows = line.mirror.participants(snapshot.tables[group.table], group, predicate, part)
     return [_record(snapshot, group, row) for row in rows]
 

@@ -17,7 +17,16 @@ from d365sync.core.schema import Schema
 from d365sync.errors import UsageError
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.collecting import uncollected
-from d365sync.sync.cycle import LATE_TABLES, Line, Snapshot, load_book, recompute, roll_up_all, snapshot_of
+from d365sync.sync.cycle import (
+    LATE_TABLES,
+    Line,
+    Snapshot,
+    known_visibility,
+    load_book,
+    recompute,
+    roll_up_all,
+    snapshot_of,
+)
 from d365sync.sync.definitions import remembered
 from d365sync.sync.pull import mirror_table
 
@@ -47,7 +56,8 @@ def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
     """Roll up what is mirrored, and compare it with the native values."""
     theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
     with uncollected():
-        rollup = roll_up_all(line.config, snapshot, recompute(line, snapshot, settle=False), theirs)
+        recomputed = recompute(line, snapshot, settle=False, visibility=known_visibility(line, snapshot))
+        rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
         return rollup, plan_writes(snapshot.book, rollup, theirs)
 
 

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from d365sync.core.fetchxml.compile import Predicate
+from d365sync.core.fetchxml.compile import LinksAs, Predicate
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.used import columns_used, tables_joined
 from d365sync.core.goals.goal import DataType, Goal, GoalBook, Number
@@ -48,6 +48,7 @@ from d365sync.mirror.slices import Adder, GroupSums, KeptGroup, KeptSlices, kept
 from d365sync.mirror.store import Mirror, TableChanges
 from d365sync.mirror.sums import group_predicate, indexes_of
 from d365sync.mirror.tables import MirrorTable
+from d365sync.sync.visibility import Visibility
 
 MOST_FOLLOWED = 5000
 """Changed rows of a table beyond which everything is summed again: about where following them costs more."""
@@ -111,7 +112,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Recomputer:
-    """What recomputing needs; ``tables`` are the mirrored tables by logical name."""
+    """What recomputing needs; ``tables`` are the mirrored tables by logical name.
+
+    With ``visibility``, records that a goal's manager may not read do not count.
+    """
 
     mirror: Mirror
     book: GoalBook
@@ -119,13 +123,14 @@ class Recomputer:
     tables: Mapping[str, MirrorTable]
     context: Context
     zone: ZoneInfo
+    visibility: Visibility | None = None
 
     def recompute(self, grouping: Grouping, *, settle: bool = True) -> Recomputed:
         """Return every goal's own parts, summing what may have changed.
 
         With ``settle`` the sums are kept and the mirror's changes are done with; only a cycle that pulled may do so.
         """
-        result = Recomputed(problems=list(grouping.problems))
+        result = Recomputed(problems=[*grouping.problems, *(self.visibility.problems if self.visibility else ())])
         if settle:
             self.index(grouping.groups)
         refreshed = self.refresh(grouping.groups, result.problems)
@@ -176,7 +181,7 @@ class Recomputer:
         problems: list[Problem],
     ) -> Refreshed | None:
         try:
-            predicate = group_predicate(group, self.schema, self.context, self.mirror.dialect)
+            predicate = self.predicate(group)
         except FetchXmlError as error:
             problems.extend(_unusable(self.book, group, error))
             return None
@@ -210,12 +215,22 @@ class Recomputer:
         used.setdefault(group.table, set()).update(one.logical_name for one in (group.value, group.base) if one)
         return {name for name, columns in used.items() if name in changes and _concerns(changes[name], columns)}
 
+    def predicate(self, group: Group, links: LinksAs = "lookups") -> Predicate:
+        """Return the condition under which a record counts in a slice of the group.
+
+        Raises:
+            FetchXmlError: the query cannot be compiled.
+        """
+        dialect, sighted = self.mirror.dialect, self.visibility is not None
+        return group_predicate(group, self.schema, self.context, dialect, sighted=sighted, links=links)
+
     def bounds(self, group: Group, spans: Mapping[str, DaySpan]) -> list[GoalBounds]:
         """Return where the goals of a group that have a usable period lie within it."""
         goals = [self.book.goals[goal_id] for goal_id in group.goal_ids if goal_id in spans]
         distinct = {spans[goal.id] for goal in goals}
         spelled = {span: bounds_in(group.dates, span, self.zone) for span in distinct}
-        return [GoalBounds(goal.id, lane_of(goal, group), *spelled[spans[goal.id]]) for goal in goals]
+        seen = self.visibility.versions if self.visibility else None
+        return [GoalBounds(goal.id, lane_of(goal, group, seen), *spelled[spans[goal.id]]) for goal in goals]
 
     def _cut(self, connection: Connection, one: Refreshed, spans: Mapping[str, DaySpan]) -> Cut:
         """Cut the goals of a group, and see which of its slices must be summed."""
@@ -249,7 +264,7 @@ class Recomputer:
         group, predicate = cut.one.group, cut.one.predicate
         many = not group.owned or len({part.owner for part in cut.layout.slices}) > MANY_OWNERS
         if many and tables_joined(group.fetch, self.schema):
-            predicate = group_predicate(group, self.schema, self.context, self.mirror.dialect, "sets")
+            predicate = self.predicate(group, "sets")
         return self.mirror.adder(connection, group, predicate)
 
     def _finished(self, cut: Cut, sums: SliceSums, result: Recomputed) -> GroupSums:
@@ -285,14 +300,21 @@ def goal_spans(book: GoalBook, groups: Iterable[Group], zone: ZoneInfo, problems
     return spans
 
 
-def lane_of(goal: Goal, group: Group) -> Lane:
-    """Return whose records a group looks at for a goal."""
-    return Lane(owner=(goal.owner_id or "") if group.owned else "")
+def lane_of(goal: Goal, group: Group, seen: Mapping[tuple[str, str], int] | None) -> Lane:
+    """Return whose records a group looks at for a goal; with ``seen``, as its manager sees them.
+
+    ``seen`` numbers what each manager may read, by table and manager.
+    """
+    owner = (goal.owner_id or "") if group.owned else ""
+    if seen is None:
+        return Lane(owner)
+    manager = goal.manager_id or ""
+    return Lane(owner, manager, seen.get((group.table, manager), 0))
 
 
-def whole_slice(goal: Goal, group: Group, span: DaySpan, zone: ZoneInfo) -> Slice:
-    """Return a goal's whole period as one slice of a group."""
-    return Slice(*lane_of(goal, group), *bounds_in(group.dates, span, zone))
+def whole_slice(goal: Goal, group: Group, span: DaySpan, zone: ZoneInfo, *, sighted: bool) -> Slice:
+    """Return a goal's whole period as one slice of a group, as its manager sees it if ``sighted``."""
+    return Slice(*lane_of(goal, group, {} if sighted else None), *bounds_in(group.dates, span, zone))
 
 
 def _by_slice(kept: KeptSlices, updates: Mapping[int, SliceSum]) -> dict[Slice, SliceSum]:

@@ -81,7 +81,8 @@ class _Expander:
     def expand(self, facts: TableFacts, row: Row) -> Any:
         if self._expand.single:
             found = self._store.get(self._expand.table, row.get(self._expand.lookup))
-            return None if found is None else self._encoder.encode(found)
+            keep = self._expand.options.filter
+            return None if found is None or not (keep is None or keep(found)) else self._encoder.encode(found)
         return list(map(self._encoder.encode, self._children(str(row[facts.key]))))
 
     def _children(self, row_id: str) -> Iterable[Row]:

@@ -55,6 +55,13 @@ def parse_filter(text: str, facts: TableFacts, aliases: Mapping[str, str]) -> Pr
     return predicate
 
 
+def both(one: Predicate | None, other: Predicate | None) -> Predicate | None:
+    """Return the predicate that holds when both do; None holds for every row."""
+    if one is None or other is None:
+        return one or other
+    return lambda row: one(row) and other(row)
+
+
 @dataclass(slots=True)
 class _Parser:
     """Recursive descent; ``negated`` pushes ``not`` down to the comparisons."""

@@ -41,7 +41,14 @@ _CURRENCY = {
     "transactioncurrencyid": ColumnSpec("lookup:transactioncurrency"),
     "exchangerate": ColumnSpec("decimal:12", "r"),
 }
-_UNAUDITED = ("teammembership",)
+_UNAUDITED = (
+    "teammembership",
+    "privilege",
+    "roleprivileges",
+    "systemuserroles",
+    "teamroles",
+    "principalobjectaccess",
+)
 _LABELS = {0: "No", 1: "Yes"}
 
 

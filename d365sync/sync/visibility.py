@@ -1,0 +1,249 @@
+"""Visibility: which rows each goal's manager may read, asked of Dataverse as that manager.
+
+The platform counts for a goal what its manager may read (Source: Roll up goal totals). The application user usually
+reads more. So, when ``rollup.visibility`` is ``manager``, the ids each manager may read are read by impersonation and
+kept in the mirror: all of them every ``rollup.visibility_refresh``, and in between those of the rows that changed.
+
+``Assumed:`` of the rows that a rollup query or rollup field joins, only the source table's must be readable.
+
+IO: HTTP and SQL, through the client and the mirror.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import structlog
+
+from d365sync.core.goals.goal import Goal, GoalBook
+from d365sync.core.goals.participation import Grouping
+from d365sync.core.problems import Problem, Severity
+from d365sync.core.values import Row
+from d365sync.dataverse.client import DataverseClient, among
+from d365sync.dataverse.wire import ACT_ON_BEHALF
+from d365sync.errors import AuthError, RejectedError
+from d365sync.mirror.store import Mirror
+from d365sync.mirror.tables import MirrorTable
+from d365sync.mirror.visible import REFUSED, UNREADABLE, Fault, Pair, PairState
+
+log = structlog.get_logger(__name__)
+
+OBJECT_ID, DISABLED = "azureactivedirectoryobjectid", "isdisabled"
+MANAGER_COLUMNS: Mapping[str, frozenset[str]] = {"systemuser": frozenset({OBJECT_ID, DISABLED})}
+"""What is mirrored in addition when managers are impersonated."""
+IDS_PER_REQUEST = 200
+"""Ids in one filter; the address stays below 10,000 characters (the limit is 32,768)."""
+MOST_FOLLOWED = 5000
+"""Changed rows of a table beyond which each manager's ids are all read again."""
+_PRIVILEGE_DENIED = "0x80040220"
+"""Source: web service error codes."""
+_CANNOT_READ = re.compile(r"missing prvRead", re.IGNORECASE)
+_OR_SERVICE = 'or set rollup.visibility = "service"'
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """What was found that managers may read.
+
+    ``versions`` is keyed by table and manager: when it moves, the goals of that manager over that table are computed
+    again. ``problems`` are those of the goals whose manager cannot be asked, or may read nothing. ``requests`` is what
+    it took.
+    """
+
+    versions: Mapping[Pair, int]
+    problems: tuple[Problem, ...] = ()
+    requests: int = 0
+
+
+@dataclass(frozen=True)
+class VisibilityReader:
+    """What asking as the managers needs; ``tables`` are the mirrored ones, ``now`` the cycle's start."""
+
+    client: DataverseClient
+    mirror: Mirror
+    book: GoalBook
+    grouping: Grouping
+    tables: Mapping[str, MirrorTable]
+    refresh_s: int
+    now: dt.datetime
+    _unable: dict[str, Fault] = field(default_factory=dict)
+
+    def refresh(self, *, full: bool = False) -> Visibility:
+        """Ask for what is not known or too old (for everything if ``full``), and for the rows that changed.
+
+        Raises:
+            RemoteError: the remote; what was asked before stays.
+            MirrorError: the mirror.
+        """
+        before = self.client.usage.requests
+        with self.mirror.visible() as ids:
+            ids.keep_only(self._goals)
+            states = ids.states()
+        for pair in sorted(self._goals):
+            if self._who[pair[1]].fault is None:
+                self._look(pair, None if full else states.get(pair))
+        return self._result(self.client.usage.requests - before)
+
+    def known(self) -> Visibility:
+        """Return what the last refresh found, asking nothing."""
+        return self._result(0)
+
+    @cached_property
+    def _goals(self) -> Mapping[Pair, list[Goal]]:
+        """The goals of every pair of source table and manager, in id order."""
+        found: dict[Pair, dict[str, Goal]] = defaultdict(dict)
+        for group in self.grouping.groups:
+            for goal_id in group.goal_ids:
+                goal = self.book.goals[goal_id]
+                found[group.table, goal.manager_id or ""][goal_id] = goal
+        return {pair: [goals[goal_id] for goal_id in sorted(goals)] for pair, goals in found.items()}
+
+    @cached_property
+    def _who(self) -> Mapping[str, _Manager]:
+        """Every manager of those goals."""
+        users = {str(row["systemuserid"]): row for row in self.mirror.rows(self.tables["systemuser"])}
+        teams = {str(row["teamid"]) for row in self.mirror.rows(self.tables["team"])}
+        return {manager: _manager(users.get(manager), manager, is_team=manager in teams) for _, manager in self._goals}
+
+    def _look(self, pair: Pair, state: PairState | None) -> None:
+        stale = state is None or (self.now - state.refreshed_at).total_seconds() >= self.refresh_s
+        fault = state.fault if state else None
+        if stale or (fault is not None and fault.kind == REFUSED):
+            self._ask_all(pair)
+        elif fault is None:
+            with self.mirror.visible() as ids:
+                changed = ids.changed_ids(self.tables[pair[0]], up_to=MOST_FOLLOWED)
+            if changed is None:
+                self._ask_all(pair)
+            elif changed:
+                self._ask_some(pair, changed)
+
+    def _ask_all(self, pair: Pair) -> None:
+        if self._unable:
+            self._note(pair, self._unable[ACT_ON_BEHALF])
+            return
+        try:
+            found = list(self._read(pair))
+        except (AuthError, RejectedError) as error:
+            self._note(pair, self._fault(error))
+            return
+        with self.mirror.visible() as ids:
+            difference = ids.replace(pair, found, self.now)
+        log.info(
+            "visibility.refreshed",
+            table=pair[0],
+            manager=pair[1],
+            rows=len(found),
+            added=difference.added,
+            removed=difference.removed,
+        )
+
+    def _ask_some(self, pair: Pair, asked: list[str]) -> None:
+        """Ask about rows by id; if that is refused, ask for all: the answer tells whether it was the question."""
+        key = self.tables[pair[0]].table.primary_id
+        batches = [asked[start : start + IDS_PER_REQUEST] for start in range(0, len(asked), IDS_PER_REQUEST)]
+        try:
+            seen = [one for batch in batches for one in self._read(pair, among(key, batch))]
+        except (AuthError, RejectedError) as error:
+            log.warning("visibility.question_refused", table=pair[0], manager=pair[1], reason=str(error))
+            self._ask_all(pair)
+            return
+        with self.mirror.visible() as ids:
+            ids.settle(pair, asked, seen)
+
+    def _read(self, pair: Pair, where: str = "") -> Iterator[str]:
+        table = self.tables[pair[0]].table
+        manager = self._who[pair[1]].object_id
+        for page in self.client.rows(table, [table.primary_id], where=where, on_behalf_of=manager):
+            yield from (str(row[table.primary_id]) for row in page.rows)
+
+    def _note(self, pair: Pair, fault: Fault) -> None:
+        with self.mirror.visible() as ids:
+            if fault.kind == UNREADABLE:
+                ids.replace(pair, (), self.now, fault)
+            else:
+                ids.refuse(pair, self.now, fault)
+        log.warning("visibility.fault", table=pair[0], manager=pair[1], kind=fault.kind, reason=fault.reason)
+
+    def _fault(self, error: AuthError | RejectedError) -> Fault:
+        """Say what an error means for one manager; without the right to impersonate it means that for all.
+
+        Raises:
+            AuthError: signing in failed.
+        """
+        if isinstance(error, AuthError) and error.status != 403:
+            raise error
+        if error.code == _PRIVILEGE_DENIED and _CANNOT_READ.search(str(error)):
+            return Fault(UNREADABLE, str(error))
+        fault = Fault(REFUSED, str(error), error.hint)
+        if ACT_ON_BEHALF.lower() in str(error).lower():
+            self._unable[ACT_ON_BEHALF] = fault
+        return fault
+
+    def _result(self, requests: int) -> Visibility:
+        with self.mirror.visible() as ids:
+            states = ids.states()
+        problems = (
+            _problem(goal, pair, fault, self.book)
+            for pair, goals in sorted(self._goals.items())
+            if (fault := self._who[pair[1]].fault or _fault_of(states.get(pair))) is not None
+            for goal in goals
+        )
+        versions = {pair: state.version for pair, state in states.items() if pair in self._goals}
+        return Visibility(versions, tuple(dict.fromkeys(problems)), requests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Manager:
+    """A manager: the Entra object id, or why there is nobody to impersonate."""
+
+    object_id: str = ""
+    fault: Fault | None = None
+
+
+def _manager(user: Row | None, manager_id: str, *, is_team: bool) -> _Manager:
+    if user is not None and user.get(DISABLED) is True:
+        return _Manager(fault=Fault("disabled", "is disabled", "enable the user"))
+    if user is not None and (object_id := user.get(OBJECT_ID)):
+        return _Manager(str(object_id))
+    if user is not None:
+        return _Manager(fault=Fault("without-object-id", "has no Entra object id", "synchronize the user with Entra"))
+    if not manager_id:
+        return _Manager(fault=Fault("missing", "is not known", "give the goal a manager"))
+    if is_team:
+        return _Manager(fault=Fault("team", "is a team, which cannot be impersonated", "make a user its manager"))
+    return _Manager(fault=Fault("unknown", "is no user that can be read", "let the application user read all users"))
+
+
+def _fault_of(state: PairState | None) -> Fault | None:
+    if state is None:
+        return Fault("unasked", "has not been asked what may be read", "run `d365sync sync`")
+    return state.fault
+
+
+def _problem(goal: Goal, pair: Pair, fault: Fault, book: GoalBook) -> Problem:
+    """Return the problem of one goal: a warning when its manager reads nothing, else blocking."""
+    manager = f"the manager of '{goal.title}'"
+    name = book.names.get(pair[1], "")
+    if name:
+        manager += f", {name},"
+    if fault.kind == UNREADABLE:
+        return Problem(
+            code="manager-reads-nothing",
+            message=f"{manager} may not read {pair[0]}: no record counts ({fault.reason})",
+            goal_id=goal.id,
+            severity=Severity.WARNING,
+            hint=f"give the manager a security role that reads {pair[0]}",
+        )
+    refused = f"cannot be asked what may be read of {pair[0]}: {fault.reason}"
+    return Problem(
+        code=f"manager-{fault.kind}",
+        message=f"{manager} {refused if fault.kind == REFUSED else fault.reason}",
+        goal_id=goal.id,
+        hint=f"{fault.mend}, {_OR_SERVICE}" if fault.mend else _OR_SERVICE.removeprefix("or "),
+    )
