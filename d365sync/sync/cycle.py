@@ -16,11 +16,12 @@ import structlog
 from d365sync.config import Config
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.goals.book import BOOK_COLUMNS, build_book
+from d365sync.core.goals.callers import CALLER_TABLES, Callers, build_callers
 from d365sync.core.goals.forest import Forest, build_forest
 from d365sync.core.goals.goal import GoalBook
 from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
-from d365sync.core.goals.participation import Grouping, group_goals
-from d365sync.core.goals.rollup import Rollup, RollupRules, roll_up
+from d365sync.core.goals.participation import Group, Grouping, asking_queries, group_goals
+from d365sync.core.goals.rollup import Rollup, roll_up
 from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Schema, Table
@@ -81,6 +82,11 @@ class Snapshot:
     forest: Forest
     context: Context
     zone: ZoneInfo
+    callers: Callers = field(default_factory=Callers)
+
+    def context_of(self, group: Group) -> Context:
+        """Return the context a group's query is read in: that of the user it asks for, if it asks for one."""
+        return self.callers.context_for(self.context, group.caller_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +199,7 @@ def pull_all(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snaps
     book = load_book(line, tables)
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
     grouping = group_goals(book, schema, goals_to_compute(book))
-    needed = columns_needed(grouping.groups, schema)
+    needed = columns_needed(grouping.groups, schema, book.rules.hierarchy)
     for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:
         known = tables[name].wanted if name in tables else frozenset()
         tables[name] = _merged(schema, name, known | needed.get(name, frozenset()))
@@ -212,37 +218,55 @@ def snapshot_of(line: Line, schema: Schema, tables: Mapping[str, MirrorTable], n
         tables=tables,
         grouping=group_goals(book, schema, goals_to_compute(book)),
         forest=build_forest(book.goals),
-        context=Context(
-            now=now, time_zone=zone, week_start=book.organization.week_start, fiscal=book.organization.fiscal
-        ),
+        context=query_context(line.config, book, now),
         zone=zone,
+        callers=load_callers(line, tables, book),
     )
+
+
+def query_context(config: Config, book: GoalBook, now: dt.datetime) -> Context:
+    """Return what rollup queries mean beyond their text, for no user in particular."""
+    return Context(
+        now=now,
+        time_zone=config.rollup.zone,
+        week_start=config.fetchxml.first_day_of_week(book.organization.week_start),
+        fiscal=book.organization.fiscal,
+        **config.fetchxml.settings(),
+    )
+
+
+def load_callers(line: Line, tables: Mapping[str, MirrorTable], book: GoalBook) -> Callers:
+    """Read the users on whose behalf rollup queries ask; nobody when no query asks for its caller."""
+    if not asking_queries(book):
+        return Callers()
+    pulled = {name: tables[name] for name in CALLER_TABLES if name in tables and line.mirror.is_pulled(tables[name])}
+    return build_callers({name: line.mirror.rows(table) for name, table in pulled.items()}, book.rules.hierarchy)
 
 
 def load_book(line: Line, tables: Mapping[str, MirrorTable]) -> GoalBook:
     """Read one immutable snapshot of the goals from the mirror; a table not pulled yet is empty."""
     pulled = {name: tables[name] for name in BOOK_COLUMNS if line.mirror.is_pulled(tables[name])}
-    return build_book({name: line.mirror.rows(table) for name, table in pulled.items()}, line.config.rollup.zone)
+    rows = {name: line.mirror.rows(table) for name, table in pulled.items()}
+    return build_book(rows, line.config.rollup.zone, line.config.reading)
 
 
 def recompute(line: Line, snapshot: Snapshot, *, settle: bool = True) -> Recomputed:
     """Compute the own parts that may have changed; see :meth:`Recomputer.recompute`."""
     recomputer = Recomputer(
-        line.mirror, snapshot.book, snapshot.schema, snapshot.tables, snapshot.context, snapshot.zone
+        line.mirror, snapshot.book, snapshot.schema, snapshot.tables, snapshot.context, snapshot.zone, snapshot.callers
     )
     return recomputer.recompute(snapshot.grouping, settle=settle)
 
 
 def roll_up_all(config: Config, snapshot: Snapshot, recomputed: Recomputed, theirs: frozenset[str]) -> Rollup:
     """Add up every tree."""
-    rules = RollupRules(config.rollup.closed_child, config.rollup.overridden_child, config.rollup.percentage_rounding)
     return roll_up(
         snapshot.book,
         snapshot.forest,
         recomputed.own,
         problems=_unique(recomputed.problems),
         overridden_by_person=theirs,
-        rules=rules,
+        rules=config.rollup.rules,
     )
 
 

@@ -70,7 +70,7 @@ def examine(config: Config, client: DataverseClient, now: Callable[[], dt.dateti
             known = [column for column in columns if column in table.columns]
             rows[name] = _ask(f"read {name}", lambda table=table, known=known: _read_all(client, table, known))  # type: ignore[misc]
             yield Check(f"read {name}", Verdict.OK, f"{len(rows[name])} rows{_tracking(table)}")
-        book = build_book(rows, config.rollup.zone)
+        book = build_book(rows, config.rollup.zone, config.reading)
         yield from _sources(client, book, schema)
         yield from _bounds(book, config)
         yield from _writable(config, client, schema.table("goal"), book)
@@ -117,7 +117,7 @@ def _sources(client: DataverseClient, book: GoalBook, schema: Schema) -> Iterato
     more = _ask("source tables", lambda: read_schema(client, names))
     schema = Schema.of([*schema.tables.values(), *more.tables.values()])
     grouping = group_goals(book, schema, goals_to_compute(book))
-    for name, columns in sorted(columns_needed(grouping.groups, schema).items()):
+    for name, columns in sorted(columns_needed(grouping.groups, schema, book.rules.hierarchy).items()):
         if name in BOOK_COLUMNS:
             continue
         table = schema.table(name)
@@ -136,7 +136,7 @@ def _sources(client: DataverseClient, book: GoalBook, schema: Schema) -> Iterato
 
 def _bounds(book: GoalBook, config: Config) -> Iterator[Check]:
     """Warn when stored goal dates are no midnights in the configured zone: their days would be read wrongly."""
-    zone = config.rollup.zone
+    zone = config.reading.bounds_zone or config.rollup.zone
     bounds = [bound for goal in book.goals.values() for bound in (goal.starts_at, goal.ends_at)]
     instants = [bound for bound in bounds if isinstance(bound, dt.datetime)]
     off = sum(not is_midnight(instant, zone) for instant in instants)

@@ -142,7 +142,7 @@ def _column(
 
 def _records(line: Line, snapshot: Snapshot, goal: Goal, group: Group, span: DaySpan) -> list[Record]:
     try:
-        predicate = group_predicate(group, snapshot.schema, snapshot.context, line.mirror.dialect)
+        predicate = group_predicate(group, snapshot.schema, snapshot.context_of(group), line.mirror.dialect)
     except FetchXmlError:
         return []  # the goal's problem says so
     bound = bound_of(snapshot.book, group, goal.id, span, snapshot.zone)

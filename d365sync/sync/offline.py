@@ -36,7 +36,7 @@ def mirrored(line: Line, now: dt.datetime) -> Snapshot:
     _check(line, (table for name, table in tables.items() if name not in LATE_TABLES))
     book = load_book(line, tables)
     groups = group_goals(book, schema, goals_to_compute(book)).groups
-    for name, columns in columns_needed(groups, schema).items():
+    for name, columns in columns_needed(groups, schema, book.rules.hierarchy).items():
         tables[name] = _table(schema, name, [*(tables[name].wanted if name in tables else ()), *columns])
     _check(line, tables.values())
     return snapshot_of(line, schema, tables, now)

@@ -21,6 +21,7 @@ from d365sync.core.fetchxml.ast import joined_of, quantified_of
 from d365sync.core.fetchxml.check import columns_used
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.fetchxml.context import Context
+from d365sync.core.goals.callers import Callers
 from d365sync.core.goals.goal import GoalBook
 from d365sync.core.goals.participation import Group, Grouping, owner_span, stored_bounds
 from d365sync.core.goals.rollup import OwnPart
@@ -57,6 +58,11 @@ class Recomputer:
     tables: Mapping[str, MirrorTable]
     context: Context
     zone: ZoneInfo
+    callers: Callers = field(default_factory=Callers)
+
+    def context_of(self, group: Group) -> Context:
+        """Return the context a group's query is read in: that of the user it asks for, if it asks for one."""
+        return self.callers.context_for(self.context, group.caller_id)
 
     def recompute(self, grouping: Grouping, *, settle: bool = True) -> Recomputed:
         """Return every goal's own parts, computing what may have changed.
@@ -69,7 +75,7 @@ class Recomputer:
         kept: dict[str, dict[str, StoredPart]] = {}
         for group in grouping.groups:
             try:
-                predicate = group_predicate(group, self.schema, self.context, self.mirror.dialect)
+                predicate = group_predicate(group, self.schema, self.context_of(group), self.mirror.dialect)
             except FetchXmlError as error:
                 result.problems.extend(_unusable(self.book, group, error))
                 continue
