@@ -51,10 +51,14 @@ def grouped(one: GoalBook) -> Grouping:
     [
         '<filter><condition attribute="ownerid" operator="eq-userid"/></filter>',
         '<filter><filter type="or"><condition attribute="ownerid" operator="eq-userid"/></filter></filter>',
-        '<link-entity name="account" from="accountid" to="parentaccountid"><filter>'
-        '<condition attribute="ownerid" operator="eq-userid"/></filter></link-entity>',
-        '<filter><link-entity name="account" from="accountid" to="parentaccountid" link-type="any"><filter>'
-        '<condition attribute="ownerid" operator="eq-userid"/></filter></link-entity></filter>',
+        (
+            '<link-entity name="account" from="accountid" to="parentaccountid"><filter>'
+            '<condition attribute="ownerid" operator="eq-userid"/></filter></link-entity>'
+        ),
+        (
+            '<filter><link-entity name="account" from="accountid" to="parentaccountid" link-type="any"><filter>'
+            '<condition attribute="ownerid" operator="eq-userid"/></filter></link-entity></filter>'
+        ),
     ],
 )
 def test_an_operator_is_found_wherever_it_stands(inside: str) -> None:
