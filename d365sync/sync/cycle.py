@@ -21,6 +21,7 @@ from d365sync.core.goals.forest import Forest, build_forest
 from d365sync.core.goals.goal import GoalBook
 from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
 from d365sync.core.goals.participation import Group, Grouping, asking_queries, group_goals
+from d365sync.core.goals.periods import differing_periods
 from d365sync.core.goals.rollup import Rollup, roll_up
 from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
 from d365sync.core.problems import Problem, Severity
@@ -260,13 +261,15 @@ def recompute(line: Line, snapshot: Snapshot, *, settle: bool = True) -> Recompu
 
 def roll_up_all(config: Config, snapshot: Snapshot, recomputed: Recomputed, theirs: frozenset[str]) -> Rollup:
     """Add up every tree."""
+    rules = config.rollup.rules
+    periods = differing_periods(snapshot.book, snapshot.forest, snapshot.zone, rules.closed_child)
     return roll_up(
         snapshot.book,
         snapshot.forest,
         recomputed.own,
-        problems=_unique(recomputed.problems),
+        problems=_unique([*recomputed.problems, *periods]),
         overridden_by_person=theirs,
-        rules=config.rollup.rules,
+        rules=rules,
     )
 
 
