@@ -73,6 +73,17 @@ def recalculate(store: Store, goal_id: str, settings: EmulatorSettings, now: dt.
         rollup.roll_up(goal)
 
 
+def counted_records(
+    store: Store, goal_id: str, settings: EmulatorSettings, now: dt.datetime
+) -> dict[str, frozenset[str]]:
+    """Return the ids of the records that count for a goal itself, by rollup column; none for what cannot be used."""
+    rollup = _Rollup(store, settings, now)
+    try:
+        return rollup.counted(store.rows("goal")[goal_id])
+    except _FAILURES:
+        return {}
+
+
 def _root_id(store: Store, goal_id: str) -> str:
     goal = store.get("goal", goal_id)
     if goal is None:
@@ -302,6 +313,20 @@ class _Rollup:
             raise _UnusableError("the goal has no period")
         rows = self._owned(goal, field, self._asked_for(goal, field))
         return _sum(field.value(row) for row in rows if field.takes(row, period, self._store))
+
+    def counted(self, goal: Row) -> dict[str, frozenset[str]]:
+        """Return the ids of the goal's own records by column."""
+        period = self._period(goal)
+        if goal.get("rolluponlyfromchildgoals") is True or period is None:
+            return {}
+        return {
+            field.attribute: frozenset(
+                str(row[field.table.primary_id])
+                for row in self._owned(goal, field, self._asked_for(goal, field))
+                if field.takes(row, period, self._store)
+            )
+            for field in self._fields(goal)
+        }
 
     def _owned(self, goal: Row, field: _Field, rows: Sequence[Row]) -> Sequence[Row]:
         """Return the rows the goal's owner owns, or all. Source: Add complex goal criteria.

@@ -336,6 +336,16 @@ class Mirror:
                 return TableChanges()
             return TableChanges(rows, columns=pages.differing_columns(pages.Writer(connection, self.dialect, table)))
 
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Give one transaction to another module of the mirror.
+
+        Raises:
+            MirrorError: the database failed; nothing of the transaction is kept.
+        """
+        with self._transaction() as connection:
+            yield connection
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     @contextmanager

@@ -17,6 +17,7 @@ from d365sync.config import Config
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.goals.book import BOOK_COLUMNS, build_book
 from d365sync.core.goals.callers import CALLER_TABLES, Callers, build_callers
+from d365sync.core.goals.doubles import Doubles, double_problems
 from d365sync.core.goals.forest import Forest, build_forest
 from d365sync.core.goals.goal import GoalBook
 from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
@@ -32,6 +33,7 @@ from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.definitions import definitions, oldest_definition
+from d365sync.sync.doubles import begin_watch, watched_doubles
 from d365sync.sync.pull import Puller, TablePull, Watcher, mirror_table
 from d365sync.sync.push import Pushed, Pusher
 from d365sync.sync.recompute import Recomputed, Recomputer
@@ -103,6 +105,7 @@ class CycleResult:
     pushed: Pushed | None
     requests: int
     bytes: int
+    doubles: Doubles = field(default_factory=Doubles)
 
     @property
     def outcome(self) -> Outcome:
@@ -154,9 +157,15 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         line.mirror.drop_positions()
     spent = replace(line.client.usage)
     pulls, snapshot = _pull_with_fresh_definitions_if_needed(line, now)
+    trusted = begin_watch(line)
     recomputed = recompute(line, snapshot)
     theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
     rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
+    doubles = Doubles()
+    if line.config.rollup.double_counting == "report":
+        idle = not recomputed.goals and not any(pull.changed or pull.deleted for pull in pulls)
+        doubles = watched_doubles(line, snapshot, theirs, frozenset(recomputed.goals), trusted=trusted, idle=idle)
+        rollup = replace(rollup, problems=(*rollup.problems, *double_problems(snapshot.book, doubles)))
     plan = plan_writes(snapshot.book, rollup, theirs)
     line.on_plan(plan)
     pushed = push(line, run_id, snapshot, plan, rollup) if write else None
@@ -170,6 +179,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         pushed=pushed,
         requests=line.client.usage.requests - spent.requests,
         bytes=line.client.usage.bytes - spent.bytes,
+        doubles=doubles,
     )
 
 
