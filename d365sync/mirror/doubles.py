@@ -29,6 +29,8 @@ from d365sync.mirror.tables import Dialect, mark, marks, quote
 Side = Literal["a", "b"]
 SIDES: tuple[Side, Side] = ("a", "b")
 PENDING = "pending"
+LOOKED = "looked by "
+"""Begins the note that a look came to its end; the rules it was made by follow."""
 COLUMNS = "first_goal, second_goal, goal_column, at_goal, definition, records, amount, sample"
 SAMPLE = 5
 """Records named of each pair."""
@@ -107,17 +109,26 @@ def unchecked_tops(mirror: Mirror) -> tuple[str, ...]:
     """Return the tops of the trees that the last look did not compare wholly."""
     with mirror.connection() as connection:
         rows = connection.exec_driver_sql("SELECT name FROM _double_note ORDER BY name").all()
-    return tuple(row[0] for row in rows if row[0] != PENDING)
+    return tuple(row[0] for row in rows if row[0] != PENDING and not row[0].startswith(LOOKED))
+
+
+def looked_by(mirror: Mirror) -> str | None:
+    """Return the rules by which the last look was made, None when there was none."""
+    with mirror.connection() as connection:
+        sql = text("SELECT name FROM _double_note WHERE name LIKE :pattern")
+        note = connection.execute(sql, {"pattern": f"{LOOKED}%"}).scalar()
+    return None if note is None else str(note).removeprefix(LOOKED)
 
 
 def keep_pairs(
-    mirror: Mirror, gone: Iterable[PairKey], fresh: Mapping[PairKey, Kept], unchecked: Iterable[str] = ()
+    mirror: Mirror, gone: Iterable[PairKey], fresh: Mapping[PairKey, Kept], unchecked: Iterable[str], rules: str
 ) -> None:
-    """Forget pairs, keep others in their place, and mark that the look came to its end."""
+    """Forget pairs, keep others in their place, and mark that the look by these rules came to its end."""
     entries = [
         (*key, one.at, one.definition, one.shared.records, str(one.shared.amount), json.dumps(one.shared.sample))
         for key, one in fresh.items()
     ]
+    notes = [(LOOKED + rules,), *((top,) for top in unchecked)]
     one_mark = mark(mirror.dialect)
     where = f"first_goal = {one_mark} AND second_goal = {one_mark} AND goal_column = {one_mark}"
     with mirror.connection() as connection:
@@ -125,7 +136,7 @@ def keep_pairs(
         if entries:
             _execute(connection, f"INSERT INTO _double ({COLUMNS}) VALUES {marks(mirror.dialect, entries[0])}", entries)
         connection.exec_driver_sql("DELETE FROM _double_note")
-        _execute(connection, f"INSERT INTO _double_note (name) VALUES ({one_mark})", [(top,) for top in unchecked])
+        _execute(connection, f"INSERT INTO _double_note (name) VALUES ({one_mark})", notes)
 
 
 def begin_look(mirror: Mirror) -> bool:
@@ -148,6 +159,7 @@ def forget_pairs(mirror: Mirror) -> None:
     """Forget everything that is kept about pairs."""
     with mirror.connection() as connection:
         connection.exec_driver_sql("DELETE FROM _double")
+        connection.exec_driver_sql("DELETE FROM _double_note")
 
 
 def _execute(connection: Connection, sql: str, entries: Sequence[tuple[object, ...]]) -> None:

@@ -52,7 +52,8 @@ def watched_doubles(
     ``theirs`` are the goals overridden by a person, ``recomputed`` those whose own part was computed in this cycle.
     ``trusted`` says that the last look came to its end, ``idle`` that nothing at all changed since.
     """
-    if trusted and idle:
+    rules = _rules(line)
+    if trusted and idle and facts.looked_by(line.mirror) == rules:
         facts.end_look(line.mirror)
         return Doubles(_found(facts.kept_pairs(line.mirror, shared_only=True)), facts.unchecked_tops(line.mirror))
     kept = facts.kept_pairs(line.mirror)
@@ -61,8 +62,18 @@ def watched_doubles(
     usable = [pair for pair in chosen.pairs if look.is_usable(pair)]
     fresh = look.kept(pair for pair in usable if not trusted or look.is_due(pair, kept.get(pair.key), recomputed))
     gone = kept.keys() - {pair.key for pair in usable}
-    facts.keep_pairs(line.mirror, gone, fresh, chosen.unchecked)
+    facts.keep_pairs(line.mirror, gone, fresh, chosen.unchecked, rules)
     return Doubles(_found({**{key: one for key, one in kept.items() if key not in gone}, **fresh}), chosen.unchecked)
+
+
+def kept_doubles(line: Line, snapshot: Snapshot) -> Doubles:
+    """Return what the last cycle kept, as far as its goals are still there."""
+    goals = snapshot.book.goals
+    found = _found(facts.kept_pairs(line.mirror, shared_only=True))
+    return Doubles(
+        tuple(one for one in found if {one.at, one.first, one.second} <= goals.keys()),
+        tuple(top for top in facts.unchecked_tops(line.mirror) if top in goals),
+    )
 
 
 def all_doubles(line: Line, snapshot: Snapshot, *, most: int = facts.SAMPLE) -> Doubles:
@@ -82,6 +93,12 @@ def double_counted(line: Line, snapshot: Snapshot, goal: Goal, *, most: int = fa
     look = _Look(line, snapshot)
     pairs = look.candidates(_theirs(line, snapshot)).pairs
     return _found(look.kept([pair for pair in pairs if pair.at == goal.id and look.is_usable(pair)], most=most))
+
+
+def _rules(line: Line) -> str:
+    """Return a text that differs when the settings for open points do."""
+    config = line.config
+    return _digest_of([section.model_dump(mode="json") for section in (config.rollup, config.fiscal, config.fetchxml)])
 
 
 def _theirs(line: Line, snapshot: Snapshot) -> frozenset[str]:

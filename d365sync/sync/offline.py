@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from dataclasses import replace
 
 from d365sync.core.goals.book import BOOK_COLUMNS
+from d365sync.core.goals.doubles import double_problems
 from d365sync.core.goals.needs import columns_needed, goals_to_compute
 from d365sync.core.goals.participation import group_goals
 from d365sync.core.goals.rollup import Rollup
@@ -18,6 +20,7 @@ from d365sync.errors import UsageError
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.cycle import LATE_TABLES, Line, Snapshot, load_book, recompute, roll_up_all, snapshot_of
 from d365sync.sync.definitions import remembered
+from d365sync.sync.doubles import kept_doubles
 from d365sync.sync.pull import mirror_table
 
 
@@ -46,6 +49,8 @@ def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
     """Roll up what is mirrored, and compare it with the native values."""
     theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
     rollup = roll_up_all(line.config, snapshot, recompute(line, snapshot, settle=False), theirs)
+    doubled = double_problems(snapshot.book, kept_doubles(line, snapshot))
+    rollup = replace(rollup, problems=(*rollup.problems, *doubled))
     return rollup, plan_writes(snapshot.book, rollup, theirs)
 
 

@@ -144,17 +144,19 @@ def candidates(
     *,
     theirs: frozenset[str] = frozenset(),
     overridden_child: OverriddenChild = OverriddenChild.STORED,
+    most_wide: int = MOST_WIDE_PAIRS,
 ) -> Candidates:
     """Return the pairs of goals that may count the same records.
 
     ``theirs`` are the goals overridden by a person; what they add by the rule "stored" is no record of theirs.
+    ``most_wide`` is the most pairs of one tree and column of which both goals ask for all owners.
     """
     stored = theirs if overridden_child is OverriddenChild.STORED else frozenset()
     trees = adding_trees(book.goals, forest, stored)
     pairs: list[Pair] = []
     unchecked: set[str] = set()
     for (top, column), members in _by_tree(book, grouping, spans, trees).items():
-        if len(members) > 1 and not _pair_up(trees, column, members, pairs):
+        if len(members) > 1 and not _pair_up(trees, column, members, pairs, most_wide):
             unchecked.add(top)
     return Candidates(tuple(pairs), tuple(sorted(unchecked)))
 
@@ -197,12 +199,12 @@ def _by_tree(
     return members
 
 
-def _pair_up(trees: Trees, column: str, members: Sequence[_Member], pairs: list[Pair]) -> bool:
+def _pair_up(trees: Trees, column: str, members: Sequence[_Member], pairs: list[Pair], most_wide: int) -> bool:
     """Add the pairs of one tree and column; say whether all of them found room."""
     every = sorted((one for one in members if one.owner_id is None), key=_by_start)
     narrow = itertools.chain(_of_one_owner(members), _wide_and_owned(trees, every, members))
     wide = _overlapping(every)
-    return _add(trees, column, narrow, MOST_PAIRS, pairs) & _add(trees, column, wide, MOST_WIDE_PAIRS, pairs)
+    return _add(trees, column, narrow, MOST_PAIRS, pairs) & _add(trees, column, wide, most_wide, pairs)
 
 
 def _of_one_owner(members: Sequence[_Member]) -> Iterator[tuple[_Member, _Member]]:
