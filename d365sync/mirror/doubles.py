@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
@@ -30,7 +30,7 @@ Side = Literal["a", "b"]
 SIDES: tuple[Side, Side] = ("a", "b")
 PENDING = "pending"
 LOOKED = "looked by "
-"""Begins the note that a look came to its end; the rules it was made by follow."""
+"""Begins the note that a look came to its end; what it was made by follows: rules, and the goals as they were."""
 COLUMNS = "first_goal, second_goal, goal_column, at_goal, definition, records, amount, sample"
 SAMPLE = 5
 """Records named of each pair."""
@@ -97,12 +97,7 @@ def kept_pairs(mirror: Mirror, *, shared_only: bool = False) -> dict[PairKey, Ke
     where = " WHERE records > 0" if shared_only else ""
     with mirror.connection() as connection:
         rows = connection.exec_driver_sql(f"SELECT {COLUMNS} FROM _double{where}").all()
-    return {
-        (row[0], row[1], row[2]): Kept(
-            row[3], row[4], Shared(row[5], _number(row[6]), tuple((key, name) for key, name in json.loads(row[7])))
-        )
-        for row in rows
-    }
+    return dict(map(_kept, rows))
 
 
 def unchecked_tops(mirror: Mirror) -> tuple[str, ...]:
@@ -112,23 +107,49 @@ def unchecked_tops(mirror: Mirror) -> tuple[str, ...]:
     return tuple(row[0] for row in rows if row[0] != PENDING and not row[0].startswith(LOOKED))
 
 
-def looked_by(mirror: Mirror) -> str | None:
-    """Return the rules by which the last look was made, None when there was none."""
+def looked_by(mirror: Mirror) -> tuple[str, str] | None:
+    """Return the rules and the goals by which the last look was made, None when there was none."""
     with mirror.connection() as connection:
         sql = text("SELECT name FROM _double_note WHERE name LIKE :pattern")
         note = connection.execute(sql, {"pattern": f"{LOOKED}%"}).scalar()
-    return None if note is None else str(note).removeprefix(LOOKED)
+    if note is None:
+        return None
+    rules, _, goals = str(note).removeprefix(LOOKED).partition(" ")
+    return rules, goals
+
+
+def touched_pairs(mirror: Mirror, goals: Mapping[str, bool]) -> dict[PairKey, Kept]:
+    """Return the pairs kept of which both goals are among ``goals``, or of which one is with the value True."""
+    entries = [(goal_id, int(alone)) for goal_id, alone in goals.items()]
+    one_of = "first_goal IN (SELECT goal_id FROM _looked{0}) {1} second_goal IN (SELECT goal_id FROM _looked{0})"
+    both, alone = one_of.format("", "AND"), one_of.format(" WHERE alone = 1", "OR")
+    with mirror.connection() as connection:
+        connection.exec_driver_sql(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS _looked (goal_id TEXT PRIMARY KEY, alone INTEGER)"
+        )
+        connection.exec_driver_sql("DELETE FROM _looked")
+        if entries:
+            _execute(connection, f"INSERT INTO _looked VALUES {marks(mirror.dialect, entries[0])}", entries)
+        rows = connection.exec_driver_sql(f"SELECT {COLUMNS} FROM _double WHERE ({both}) OR ({alone})").all()
+    return dict(map(_kept, rows))
 
 
 def keep_pairs(
-    mirror: Mirror, gone: Iterable[PairKey], fresh: Mapping[PairKey, Kept], unchecked: Iterable[str], rules: str
+    mirror: Mirror,
+    gone: Iterable[PairKey],
+    fresh: Mapping[PairKey, Kept],
+    unchecked: Iterable[str],
+    made_by: tuple[str, str],
 ) -> None:
-    """Forget pairs, keep others in their place, and mark that the look by these rules came to its end."""
+    """Forget pairs, keep others in their place, and mark that the look came to its end.
+
+    ``made_by`` are its rules and goals, each a word.
+    """
     entries = [
         (*key, one.at, one.definition, one.shared.records, str(one.shared.amount), json.dumps(one.shared.sample))
         for key, one in fresh.items()
     ]
-    notes = [(LOOKED + rules,), *((top,) for top in unchecked)]
+    notes = [(LOOKED + " ".join(made_by),), *((top,) for top in unchecked)]
     one_mark = mark(mirror.dialect)
     where = f"first_goal = {one_mark} AND second_goal = {one_mark} AND goal_column = {one_mark}"
     with mirror.connection() as connection:
@@ -193,6 +214,11 @@ def _sampling(group: Group, joined: str, name_column: str | None) -> str:
     rank = f"ROW_NUMBER() OVER (PARTITION BY p.number ORDER BY {key}) AS n"
     numbered = f"SELECT p.number, {key} AS id, {name} AS name, {rank} FROM {joined}"
     return f"SELECT number, id, name FROM ({numbered}) AS found WHERE n <= :most ORDER BY number, n"
+
+
+def _kept(row: Sequence[Any]) -> tuple[PairKey, Kept]:
+    sample = tuple((key, name) for key, name in json.loads(row[7]))
+    return (row[0], row[1], row[2]), Kept(row[3], row[4], Shared(row[5], _number(row[6]), sample))
 
 
 def _number(stored: str) -> Number:

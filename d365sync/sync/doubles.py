@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from d365sync.core.fetchxml.ast import conditions_of, quantified_of
@@ -20,8 +20,10 @@ from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.fetchxml.operators import HIERARCHY_OPERATORS
 from d365sync.core.goals.doubles import Candidates, Double, Doubles, Pair, Shared, candidates
 from d365sync.core.goals.goal import Goal
-from d365sync.core.goals.participation import Group
+from d365sync.core.goals.participation import Group, owner_span
+from d365sync.core.goals.rollup import OverriddenChild
 from d365sync.core.goals.writes import overridden_by_person
+from d365sync.core.period import DaySpan
 from d365sync.core.schema import Schema
 from d365sync.errors import FetchXmlError
 from d365sync.mirror import doubles as facts
@@ -52,27 +54,35 @@ def watched_doubles(
     ``theirs`` are the goals overridden by a person, ``recomputed`` those whose own part was computed in this cycle.
     ``trusted`` says that the last look came to its end, ``idle`` that nothing at all changed since.
     """
-    rules = _rules(line)
-    if trusted and idle and facts.looked_by(line.mirror) == rules:
+    rules, made_by = _rules(line), facts.looked_by(line.mirror) if trusted else None
+    if idle and made_by is not None and made_by[0] == rules:
         facts.end_look(line.mirror)
-        return Doubles(_found(facts.kept_pairs(line.mirror, shared_only=True)), facts.unchecked_tops(line.mirror))
-    kept = facts.kept_pairs(line.mirror)
+        return _all_kept(line)
     look = _Look(line, snapshot)
+    goals = look.goals(theirs)
+    if made_by == (rules, goals):
+        touched = facts.touched_pairs(line.mirror, {one: look.follows_others(one) for one in recomputed})
+        facts.keep_pairs(line.mirror, (), look.again(touched), facts.unchecked_tops(line.mirror), (rules, goals))
+        return _all_kept(line)
+    kept = facts.kept_pairs(line.mirror)
     chosen = look.candidates(theirs)
     usable = [pair for pair in chosen.pairs if look.is_usable(pair)]
-    fresh = look.kept(pair for pair in usable if not trusted or look.is_due(pair, kept.get(pair.key), recomputed))
+    due = (pair for pair in usable if made_by is None or look.is_due(pair, kept.get(pair.key), recomputed))
     gone = kept.keys() - {pair.key for pair in usable}
-    facts.keep_pairs(line.mirror, gone, fresh, chosen.unchecked, rules)
-    return Doubles(_found({**{key: one for key, one in kept.items() if key not in gone}, **fresh}), chosen.unchecked)
+    facts.keep_pairs(line.mirror, gone, look.kept(due), chosen.unchecked, (rules, goals))
+    return _all_kept(line)
+
+
+def _all_kept(line: Line) -> Doubles:
+    return Doubles(_found(facts.kept_pairs(line.mirror, shared_only=True)), facts.unchecked_tops(line.mirror))
 
 
 def kept_doubles(line: Line, snapshot: Snapshot) -> Doubles:
     """Return what the last cycle kept, as far as its goals are still there."""
-    goals = snapshot.book.goals
-    found = _found(facts.kept_pairs(line.mirror, shared_only=True))
+    goals, kept = snapshot.book.goals, _all_kept(line)
     return Doubles(
-        tuple(one for one in found if {one.at, one.first, one.second} <= goals.keys()),
-        tuple(top for top in facts.unchecked_tops(line.mirror) if top in goals),
+        tuple(one for one in kept.found if {one.at, one.first, one.second} <= goals.keys()),
+        tuple(top for top in kept.unchecked if top in goals),
     )
 
 
@@ -119,13 +129,19 @@ class _Look:
     def __init__(self, line: Line, snapshot: Snapshot) -> None:
         self._line = line
         self._snapshot = snapshot
-        self._spans = goal_spans(snapshot.book, snapshot.grouping, snapshot.zone, [])
+        self._spans: dict[str, DaySpan] = {}
         self._predicates: dict[tuple[facts.Side, object], tuple[Predicate, str] | None] = {}
         self._digests: dict[tuple[object, str, facts.Side], str] = {}
-        self._follows: dict[object, bool] = {}
+        self._following = {
+            goal_id
+            for group in snapshot.grouping.groups
+            if follows_others(group, snapshot.schema)
+            for goal_id in group.goal_ids
+        }
 
     def candidates(self, theirs: frozenset[str]) -> Candidates:
         one = self._snapshot
+        self._spans = goal_spans(one.book, one.grouping, one.zone, [])
         rule = self._line.config.rollup.overridden_child
         return candidates(one.book, one.forest, one.grouping, self._spans, theirs=theirs, overridden_child=rule)
 
@@ -137,10 +153,38 @@ class _Look:
         if kept is None or kept.at != pair.at or kept.definition != self._definition(pair):
             return True
         first, second = pair.first in recomputed, pair.second in recomputed
-        alone = (first and self._follows_others(pair.first_group)) or (
-            second and self._follows_others(pair.second_group)
+        if first and second:
+            return True
+        return (first and self.follows_others(pair.first)) or (second and self.follows_others(pair.second))
+
+    def goals(self, theirs: frozenset[str]) -> str:
+        """Return a word that differs when other goals, trees, days or queries may make other pairs."""
+        one = self._snapshot
+        stored = theirs if self._line.config.rollup.overridden_child is OverriddenChild.STORED else frozenset()
+        digest = hashlib.sha256()
+        for group in one.grouping.groups:
+            side = self._side(group, "a")
+            digest.update(repr((group.key, side and side[1], group.goal_ids)).encode())
+        for goal in one.book.goals.values():
+            digest.update(repr((goal.id, goal.parent_id, goal.is_open, goal.id in stored, goal.owner_id)).encode())
+            days = goal.starts_at, goal.ends_at, goal.is_fiscal, goal.fiscal_year, goal.fiscal_period
+            digest.update(repr(days).encode())
+        digest.update(repr((one.book.organization.fiscal, one.zone.key)).encode())
+        return digest.hexdigest()[:DIGITS]
+
+    def again(self, touched: Mapping[facts.PairKey, facts.Kept]) -> dict[facts.PairKey, facts.Kept]:
+        """Look again at pairs kept by the same goals, trees, days and queries."""
+        wanted = {goal_id for first, second, _ in touched for goal_id in (first, second)}
+        groups = {
+            (goal_id, group.slot.column): group
+            for group in self._snapshot.grouping.groups
+            for goal_id in group.goal_ids
+            if goal_id in wanted
+        }
+        return self.kept(
+            Pair(kept.at, first, second, column, groups[first, column], groups[second, column])
+            for (first, second, column), kept in touched.items()
         )
-        return (first and second) or alone
 
     def kept(self, pairs: Iterable[Pair], *, most: int = facts.SAMPLE) -> dict[facts.PairKey, facts.Kept]:
         """Look at pairs, one statement for all that share both groups."""
@@ -178,7 +222,10 @@ class _Look:
         return self._predicates[key]
 
     def _bound(self, group: Group, goal_id: str) -> facts.Bound:
-        return bound_of(self._snapshot.book, group, goal_id, self._spans[goal_id], self._snapshot.zone)
+        one = self._snapshot
+        if goal_id not in self._spans:
+            self._spans[goal_id] = owner_span(one.book.goals[goal_id], one.book, one.zone)
+        return bound_of(one.book, group, goal_id, self._spans[goal_id], one.zone)
 
     def _definition(self, pair: Pair) -> str:
         return self._digest(pair.first_group, pair.first, "a") + self._digest(pair.second_group, pair.second, "b")
@@ -191,10 +238,9 @@ class _Look:
             self._digests[key] = _digest_of(parts)
         return self._digests[key]
 
-    def _follows_others(self, group: Group) -> bool:
-        if group.key not in self._follows:
-            self._follows[group.key] = follows_others(group, self._snapshot.schema)
-        return self._follows[group.key]
+    def follows_others(self, goal_id: str) -> bool:
+        """Say whether a record can begin or cease to count for a goal, in any column, without a change of its own."""
+        return goal_id in self._following
 
 
 def follows_others(group: Group, schema: Schema) -> bool:

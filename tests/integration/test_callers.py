@@ -65,6 +65,26 @@ def test_a_new_manager_of_a_user_recomputes_the_goals_that_ask_for_the_hierarchy
     assert actuals(emulator)["Cid people"] == 1100
 
 
+def test_the_language_is_that_of_the_managers_settings(tmp_path: Path) -> None:
+    def speaking(folder: Path) -> Emulator:
+        emulator = load(folder)
+        condition = '<condition attribute="closeprobability" operator="eq-userlanguage"/>'
+        fetch = f'<fetch><entity name="opportunity"><filter>{condition}</filter></entity></fetch>'
+        emulator.store.change("goalrollupquery", made_id("query", "my own"), {"fetchxml": fetch})
+        emulator.store.put("usersettings", {"systemuserid": made_id("user", "Ann"), "uilanguageid": 9})
+        emulator.store.change("opportunity", made_id("deal", "3"), {"closeprobability": 9})
+        return emulator
+
+    emulator = speaking(tmp_path)
+    with application(emulator, tmp_path) as app:
+        problems = app.sync(write=True).rollup.problems
+    assert [(p.code, "language, which is not known" in p.message) for p in problems] == [
+        ("rollup-query-unusable", True)
+    ]
+    assert (actuals(emulator)["Ann own"], actuals(emulator)["Cid own"]) == (100, None)
+    assert natively(speaking(tmp_path / "other")) == actuals(emulator)
+
+
 @pytest.mark.parametrize("model", list(HierarchyModel))
 def test_both_hierarchies_agree_with_the_native_rollup(tmp_path: Path, model: HierarchyModel) -> None:
     def placed(folder: Path) -> Emulator:

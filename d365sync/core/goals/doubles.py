@@ -190,12 +190,13 @@ def _by_tree(
 ) -> Mapping[tuple[str, str], Sequence[_Member]]:
     members: defaultdict[tuple[str, str], list[_Member]] = defaultdict(list)
     for group in grouping.groups:
+        column = group.slot.column
         for goal_id in group.goal_ids:
             if goal_id in spans and goal_id in trees.top:
                 span = spans[goal_id]
                 owner = book.goals[goal_id].owner_id if group.owned else None
                 member = _Member(goal_id, owner, span.first_on, span.last_on, group)
-                members[trees.top[goal_id], group.slot.column].append(member)
+                members[trees.top[goal_id], column].append(member)
     return members
 
 
