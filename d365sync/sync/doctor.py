@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from d365sync.config import Config, is_literal_secret
 from d365sync.core.goals.book import BOOK_COLUMNS, build_book
+from d365sync.core.goals.callers import CALLER_TABLES
 from d365sync.core.goals.goal import Goal, GoalBook
 from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
 from d365sync.core.goals.participation import group_goals
@@ -121,14 +122,13 @@ def _sources(client: DataverseClient, book: GoalBook, schema: Schema) -> Iterato
         if name in BOOK_COLUMNS:
             continue
         table = schema.table(name)
+        followed = table.change_tracking or name in CALLER_TABLES
         _ask(f"read {name}", lambda table=table, columns=columns: _read_one(client, table, columns))  # type: ignore[misc]
         yield Check(
             f"read {name}",
-            Verdict.OK if table.change_tracking else Verdict.WARN,
+            Verdict.OK if followed else Verdict.WARN,
             f"{len(columns)} columns{_tracking(table)}",
-            ""
-            if table.change_tracking
-            else "switch on change tracking for the table, so that each cycle reads only changes",
+            "" if followed else "switch on change tracking for the table, so that each cycle reads only changes",
         )
     for problem in grouping.problems:
         yield Check("goal", Verdict.WARN, problem.message, problem.hint)

@@ -121,3 +121,15 @@ def test_refused_queries_stop_only_the_goals_that_ask(tmp_path: Path) -> None:
     assert result.outcome is Outcome.PARTIAL
     assert {problem.code for problem in result.rollup.problems} == {"caller-refused"}
     assert set(natively(load(tmp_path / "other", asking_user=AskingUser.NOBODY)).values()) == {None}
+
+
+def test_a_goal_managed_by_a_team_says_so_and_the_others_go_on(tmp_path: Path) -> None:
+    emulator = load(tmp_path)
+    team = {"ownerid": made_id("team", "Team Blue"), "owneridtype": "team"}
+    emulator.store.change("goal", made_id("goal", "Ann own"), team)
+    with application(emulator, tmp_path) as app:
+        result = app.sync(write=True)
+    assert [(problem.code, problem.goal_id) for problem in result.rollup.problems] == [
+        ("caller-is-team", made_id("goal", "Ann own"))
+    ]
+    assert (actuals(emulator)["Ann own"], actuals(emulator)["Ann teams"]) == (None, 10000)
