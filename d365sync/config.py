@@ -22,7 +22,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from d365sync.core.goals.rollup import ClosedChild, OverriddenChild, Rounding
+from d365sync.config_rules import FetchxmlSection, FiscalSection
+from d365sync.core.goals.rollup import ClosedChild, EmptyCategory, NoTarget, OverriddenChild, RollupRules, Rounding
+from d365sync.core.goals.rules import Bounds, CallerIs, Hierarchy, ReadingRules
 from d365sync.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "D365SYNC_"
@@ -66,6 +68,7 @@ Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=0)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 OptionalHttpsUrl = Annotated[str, AfterValidator(_https_or_empty)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
+OptionalZoneName = Annotated[str, AfterValidator(lambda value: _zone(value) if value else value)]
 
 
 class _Section(BaseModel):
@@ -134,6 +137,25 @@ class RollupSection(_Section):
     percentage_rounding: Rounding = Rounding.HALF_UP
     visibility: Literal["service", "manager"] = "service"
     visibility_refresh: Duration = 3600
+    percentage_without_target: NoTarget = NoTarget.NULL
+    empty_category: EmptyCategory = EmptyCategory.ZERO
+    caller: CallerIs = CallerIs.MANAGER
+    hierarchy: Hierarchy = Hierarchy.MANAGER
+    bounds: Bounds = Bounds.STORED
+    bounds_zone: OptionalZoneName = ""
+    end_of_day: bool = True
+    double_counting: Literal["report", "off"] = "report"
+
+    @property
+    def rules(self) -> RollupRules:
+        """The rules of adding up."""
+        return RollupRules(
+            self.closed_child,
+            self.overridden_child,
+            self.percentage_rounding,
+            self.empty_category,
+            self.percentage_without_target,
+        )
 
     @property
     def zone(self) -> ZoneInfo:
@@ -156,9 +178,24 @@ class Config(_Section):
     pull: PullSection = PullSection()
     writeback: WritebackSection = WritebackSection()
     rollup: RollupSection = RollupSection()
+    fetchxml: FetchxmlSection = FetchxmlSection()
+    fiscal: FiscalSection = FiscalSection()
     daemon: DaemonSection = DaemonSection()
     folder: Path = Path()
     path: Path | None = None
+
+    @property
+    def reading(self) -> ReadingRules:
+        """The rules by which goals are read."""
+        rollup = self.rollup
+        return ReadingRules(
+            caller=rollup.caller,
+            hierarchy=rollup.hierarchy,
+            bounds=rollup.bounds,
+            end_of_day=rollup.end_of_day,
+            bounds_zone=ZoneInfo(rollup.bounds_zone) if rollup.bounds_zone else None,
+            fiscal=self.fiscal.rules,
+        )
 
     def resolve(self, path: str) -> Path:
         """Return a path of the configuration as an absolute one."""

@@ -80,6 +80,48 @@ percentage_rounding = "half_up"
 visibility = "service"
 # With manager: how often all of it is asked again. Records that changed are asked about in every cycle.
 visibility_refresh = "1h"
+# The percentage of a goal without a target, or with the target 0: null or zero.
+percentage_without_target = "null"
+# What a column with a rollup field holds when no record counts, in the goal or below it: zero or null.
+empty_category = "zero"
+# Whom rollup queries mean by the calling user: the goal's manager, its owner, or refuse such queries.
+caller = "manager"
+# What "user or reporting hierarchy" goes down in rollup queries: manager or position.
+hierarchy = "manager"
+# Days of a fiscal goal whose dates differ from its fiscal year and period: stored or computed.
+bounds = "stored"
+# IANA time zone in which the stored dates of goals are midnights. Empty: time_zone.
+bounds_zone = ""
+# Columns with a time count on a goal's last day to its end (true), or only at its first instant (false).
+end_of_day = true
+# Whether records that count in a goal and again below it are searched for and reported: report or off.
+double_counting = "report"
+
+[fetchxml]
+# First day of the week in rollup queries: organization, or sunday to saturday.
+week_start = "organization"
+# next-x-hours runs to the end of a whole hour (true), or to now plus x hours.
+next_x_hours_whole = true
+# A value equal to now belongs to last-x (true), or to next-x.
+now_is_past = false
+# Whether empty columns pass not-in, not-begin-with and not-end-with, not-under, and ne between two empty columns.
+not_in_keeps_null = false
+not_begin_keeps_null = true
+not_under_keeps_null = false
+valueof_ne_keeps_both_null = false
+# The fiscal years, first and last, that in-fiscal-period looks at.
+fiscal_years = [1970, 2070]
+
+[fiscal]
+# A fiscal year is named by the calendar year of its start or of its end, or as the organization says.
+year_named_by = "start"
+# The days that thirteen four-week periods leave over: own_period (they belong to no number) or last_period.
+leftover_days = "own_period"
+# Fiscal period 101 is January by_name, or the first month of the year by_position.
+month_codes = "by_name"
+# The template (annual, semiannual, quarterly, monthly, four_week) and the first day (MM-DD), or the organization's.
+template = "organization"
+start = "organization"
 
 [daemon]
 # How often the service runs a cycle, and where it answers health checks.

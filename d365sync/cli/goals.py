@@ -1,4 +1,4 @@
-"""``goals list``: every goal with native value, ours, attainment and pace.
+"""``goals list`` (``goals lint`` has a file of its own): every goal with native value, ours, attainment and pace.
 
 IO: terminal.
 """
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from d365sync.cli.context import Settings
+from d365sync.cli.lint import lint_command
 from d365sync.cli.output import console, number, percent, print_json
 from d365sync.core.goals.goal import Category, DataType, Goal, Number, Slot
 from d365sync.core.goals.participation import owner_span
@@ -64,6 +65,9 @@ class GoalLine:
 @click.group()
 def goals() -> None:
     """Look at goals."""
+
+
+goals.add_command(lint_command)
 
 
 @goals.command("list")

@@ -70,9 +70,12 @@ class FiscalCalendar:
     """When fiscal years begin and how they are cut.
 
     ``named_by`` says whether a year takes the calendar year of its first or of its last day as its name;
-    ``leftover_days`` where the one or two days go that thirteen four-week periods leave over.
-    Assumed: years are named by their start (the platform's ``fiscalyeardisplaycode`` is not documented), and
-    leftover days form a period of their own that belongs to no period number.
+    ``leftover_days`` where the one or two days go that thirteen four-week periods leave over; ``month_codes``
+    whether fiscal period 101 is January by name or the first month of the year. A year that begins on 29 February
+    begins on the 28th where there is none, and its periods with it. A calendar with a ``fault`` (the organization's
+    settings cannot be read) answers no question.
+    Assumed: years are named by their start (the platform's ``fiscalyeardisplaycode`` is not documented), leftover
+    days form a period of their own that belongs to no period number, and months go by name.
     """
 
     start_month: int = 1
@@ -80,6 +83,8 @@ class FiscalCalendar:
     template: FiscalTemplate = FiscalTemplate.QUARTERLY
     named_by: Literal["start", "end"] = "start"
     leftover_days: Literal["own_period", "last_period"] = "own_period"
+    month_codes: Literal["by_name", "by_position"] = "by_name"
+    fault: str = ""
 
     @property
     def periods_per_year(self) -> int:
@@ -96,7 +101,11 @@ class FiscalCalendar:
         return start, self._year_start(fiscal_year + 1) - _DAY
 
     def year_of(self, day: dt.date) -> int:
-        """Return the name of the fiscal year that holds a day."""
+        """Return the name of the fiscal year that holds a day.
+
+        Raises:
+            ValueError: the year lies outside the calendar, or the calendar has a fault.
+        """
         name = day.year + self._name_shift()
         return name if day >= self._year_start(name) else name - 1
 
@@ -107,7 +116,7 @@ class FiscalCalendar:
         that name within the fiscal year), 201-202 semesters, 301 the year, 401-413 four-week periods. The
         value's own family decides, not the template in force: old goals keep the periods they were made with.
         Source: goal table reference, fiscalperiod choices; "Parent and child goals" (periods of existing goals
-        stay). Assumed: ``fiscalyear`` follows the year's name, and 101 is January by name.
+        stay). Assumed: ``fiscalyear`` follows the year's name, and 101 is January by name (``month_codes``).
 
         Raises:
             ValueError: the platform has no such period, or the year lies outside the calendar.
@@ -115,7 +124,7 @@ class FiscalCalendar:
         for codes, template in _FAMILIES:
             if fiscal_period in codes:
                 number = fiscal_period - codes.start + 1
-                if template is FiscalTemplate.MONTHLY:
+                if template is FiscalTemplate.MONTHLY and self.month_codes == "by_name":
                     number = (number - self.start_month) % 12 + 1
                 start, end = self._cut(fiscal_year, number, template)
                 return start, end - _DAY
@@ -154,6 +163,8 @@ class FiscalCalendar:
         return 1 if self.named_by == "end" and not starts_the_year else 0
 
     def _year_start(self, fiscal_year: int) -> dt.date:
+        if self.fault:
+            raise ValueError(self.fault)
         year = fiscal_year - self._name_shift()
         if not dt.MINYEAR <= year <= dt.MAXYEAR:
             raise ValueError(f"there is no fiscal year {fiscal_year}")

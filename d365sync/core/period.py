@@ -13,16 +13,25 @@ import datetime as dt
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+INSTANT = dt.timedelta(seconds=1)
+"""The least distance of two stored instants: columns with a time keep whole seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class DaySpan:
-    """Calendar days from ``first_on`` to ``last_on``, both included; empty when they are reversed."""
+    """Calendar days from ``first_on`` to ``last_on``, both included; empty when they are reversed.
+
+    With ``whole_last_day`` False, columns with a time count on the last day only at its first instant.
+    """
 
     first_on: dt.date
     last_on: dt.date
+    whole_last_day: bool = True
 
     def instants(self, zone: ZoneInfo) -> tuple[dt.datetime, dt.datetime]:
         """Return the half-open instants ``[start of first_on, start of the day after last_on)``, in UTC."""
+        if not self.whole_last_day:
+            return start_of_day(self.first_on, zone), start_of_day(self.last_on, zone) + INSTANT
         return start_of_day(self.first_on, zone), start_of_day(self.last_on + dt.timedelta(days=1), zone)
 
     def wall_clock(self) -> tuple[dt.datetime, dt.datetime]:

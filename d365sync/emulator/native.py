@@ -9,7 +9,7 @@ leaves upward, for each rollup field every record of its table, for each record 
   total its column cannot hold) puts error 0x8004F687 on the goal and on the goals above it that add its total;
   their other columns stay
 - an overridden goal keeps its percentage as well; today's target and the time of the rollup move on
-- a query that asks for the calling user is one that cannot be used
+- a query that asks for the calling user cannot be used where there is none
 - a goal whose manager lacks the privilege to read a table counts none of its records; a goal without manager cannot be
   rolled up; both only in an organization with security roles
 - of what a rollup query joins, only the records counted must be readable by the manager
@@ -33,6 +33,8 @@ from d365sync.core.fetchxml.parse import parse_fetch
 from d365sync.core.fiscal import PERIOD_TYPE_CODES, FiscalCalendar
 from d365sync.core.schema import Column, ColumnType, DateBehavior, Schema, Table
 from d365sync.core.values import MONEY_SCALE, Row, Value
+from d365sync.emulator.askers import as_user, asker, asks_for_user
+from d365sync.emulator.fiscalperiods import fiscal_years
 from d365sync.emulator.goalrules import QUERIES
 from d365sync.emulator.goaltree import tree
 from d365sync.emulator.percentages import KINDS, ROLLUP_COLUMNS, as_decimal, kind_of, percentage_of
@@ -73,6 +75,17 @@ def recalculate(store: Store, goal_id: str, settings: EmulatorSettings, now: dt.
     rollup = _Rollup(store, settings, now)
     for goal in reversed(tree(store, _root_id(store, goal_id))):
         rollup.roll_up(goal)
+
+
+def counted_records(
+    store: Store, goal_id: str, settings: EmulatorSettings, now: dt.datetime
+) -> dict[str, frozenset[str]]:
+    """Return the ids of the records that count for a goal itself, by rollup column; none for what cannot be used."""
+    rollup = _Rollup(store, settings, now)
+    try:
+        return rollup.counted(store.rows("goal")[goal_id])
+    except _FAILURES:
+        return {}
 
 
 def _root_id(store: Store, goal_id: str) -> str:
@@ -242,7 +255,7 @@ class _Rollup:
         self._zone = settings.rollup_time_zone
         self._below: defaultdict[Value, list[Totals]] = defaultdict(list)
         self._at_fault: dict[Value, Value] = {}
-        self._found: dict[str, Sequence[Row]] = {}
+        self._found: dict[tuple[str, str | None], Sequence[Row]] = {}
         self._sight: dict[tuple[str, str], Test | None] = {}
 
     def roll_up(self, goal: Row) -> None:
@@ -306,6 +319,20 @@ class _Rollup:
         rows = self._seen(goal, field, self._owned(goal, field, self._asked_for(goal, field)))
         return _sum(field.value(row) for row in rows if field.takes(row, period, self._store))
 
+    def counted(self, goal: Row) -> dict[str, frozenset[str]]:
+        """Return the ids of the goal's own records by column."""
+        period = self._period(goal)
+        if goal.get("rolluponlyfromchildgoals") is True or period is None:
+            return {}
+        return {
+            field.attribute: frozenset(
+                str(row[field.table.primary_id])
+                for row in self._owned(goal, field, self._asked_for(goal, field))
+                if field.takes(row, period, self._store)
+            )
+            for field in self._fields(goal)
+        }
+
     def _owned(self, goal: Row, field: _Field, rows: Sequence[Row]) -> Sequence[Row]:
         """Return the rows the goal's owner owns, or all. Source: Add complex goal criteria.
 
@@ -340,13 +367,17 @@ class _Rollup:
         query = self._store.get("goalrollupquery", query_id)
         if query is None:
             raise _UnusableError("the rollup query does not exist")
-        fetch = parse_fetch(str(query.get("fetchxml") or ""))
+        text = str(query.get("fetchxml") or "")
+        fetch = parse_fetch(text)
         if fetch.entity != name:
             raise _UnusableError(f"the rollup query is over '{fetch.entity}', not over '{name}'")
-        if str(query_id) not in self._found:
-            found = evaluate(fetch, self._tables, self._store.catalogue.schema, self._context)
-            self._found[str(query_id)] = found[: self._settings.rollup_query_limit]
-        return self._found[str(query_id)]
+        user = asker(self._store, goal) if asks_for_user(text) else None
+        key = str(query_id), user
+        if key not in self._found:
+            context = self._context if user is None else as_user(self._store, self._context, user)
+            found = evaluate(fetch, self._tables, self._store.catalogue.schema, context)
+            self._found[key] = found[: self._settings.rollup_query_limit]
+        return self._found[key]
 
     @cached_property
     def _tables(self) -> dict[str, list[Row]]:
@@ -387,7 +418,7 @@ class _Rollup:
             if (first is None or last is None) and goal.get("isfiscalperiodgoal") is True:
                 year, code = goal.get("fiscalyear"), goal.get("fiscalperiod")
                 if isinstance(year, int) and isinstance(code, int):
-                    days = self._calendar.period_bounds(year, code)
+                    days = fiscal_years(self._store).days(year, code)
                     first, last = first or days[0], last or days[1]
             return None if first is None or last is None else _Period.of(first, last, self._zone)
         except (ValueError, OverflowError):

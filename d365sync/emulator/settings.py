@@ -25,6 +25,24 @@ class ClosedGoals(StrEnum):
     """The goal keeps its columns and contributes nothing."""
 
 
+class AskingUser(StrEnum):
+    """Whom a rollup query means by the calling user."""
+
+    MANAGER = "manager"
+    """The owner of the goal's row."""
+    OWNER = "owner"
+    """The goal owner."""
+    NOBODY = "nobody"
+    """Such a query cannot be used."""
+
+
+class HierarchyModel(StrEnum):
+    """Which way the reports of a user are found."""
+
+    MANAGER = "manager"
+    POSITION = "position"
+
+
 @dataclass(frozen=True, slots=True)
 class EmulatorSettings:
     """The open points of the protocol and of goal rollups.
@@ -52,6 +70,8 @@ class EmulatorSettings:
     - ``closed_goals``: see :class:`ClosedGoals`
     - ``overridden_feed_parents``: an overridden goal's stored value is what its parent adds
     - ``empty_is_zero``: an active category without rows is 0 (else null)
+    - ``asking_user``: see :class:`AskingUser`
+    - ``hierarchy_model``: see :class:`HierarchyModel`
     - ``rollup_query_limit``: most records taken from a rollup query; None is no limit
     """
 
@@ -74,4 +94,6 @@ class EmulatorSettings:
     closed_goals: ClosedGoals = ClosedGoals.STORED
     overridden_feed_parents: bool = True
     empty_is_zero: bool = True
+    asking_user: AskingUser = AskingUser.MANAGER
+    hierarchy_model: HierarchyModel = HierarchyModel.MANAGER
     rollup_query_limit: int | None = None

@@ -60,6 +60,32 @@ class Layout(MirrorModel, table=True):
     version: int = Field(primary_key=True)
 
 
+class DoublePair(MirrorModel, table=True):
+    """What two goals were found to share in one column; valid while ``definition`` is the same.
+
+    ``at_goal`` is the lowest goal whose total holds both; ``sample`` a JSON list of record ids and names.
+    """
+
+    __tablename__ = "_double"
+
+    first_goal: str = Field(primary_key=True)
+    second_goal: str = Field(primary_key=True)
+    goal_column: str = Field(primary_key=True)
+    at_goal: str
+    definition: str
+    records: int
+    amount: str
+    sample: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class DoubleNote(MirrorModel, table=True):
+    """About the last look for doubles: that it is pending, or a goal whose tree it did not compare wholly."""
+
+    __tablename__ = "_double_note"
+
+    name: str = Field(primary_key=True)
+
+
 class TableDefinition(MirrorModel, table=True):
     """A table's metadata as read at ``read_at``."""
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -77,34 +79,43 @@ class Adder:
         changes: dict[int, SliceSum] = {}
         now, before = sums.change_statements(self.group, self.predicate, number)
         for statement, sign in ((now, 1), (before, -1)):
-            for slice_id, high, low, unpriced in self._run(statement):
+            for slice_id, records, high, low, unpriced in self._run(statement):
+                total = records if self.group.value is None else sums.joined(high, low)
                 known = changes.get(slice_id, NOTHING)
-                total = known.total + sign * sums.joined(high, low)
-                changes[slice_id] = SliceSum(total, known.unpriced + sign * int(unpriced))
+                changes[slice_id] = SliceSum(
+                    known.total + sign * total, known.records + sign * records, known.unpriced + sign * unpriced
+                )
         return {slice_id: change for slice_id, change in changes.items() if change != NOTHING}
 
     def _sums(self, source: str, ids: Sequence[int]) -> SliceSums:
         try:
-            rows = self._run(self._statement(source, halves=False))
+            found = self._values(source, halves=False)
         except DBAPIError as error:
             if OVERFLOW not in str(error):
                 raise
-            rows = [
-                (row[0], sums.joined(row[1], row[2]), row[3]) for row in self._run(self._statement(source, halves=True))
-            ]
-        found = {row[0]: row for row in rows}
+            found = {
+                slice_id: [records, sums.joined(high, low), *missing]
+                for slice_id, (records, high, low, *missing) in self._values(source, halves=True).items()
+            }
         nothing = (0, 0, 0)
-        totals = [int(found.get(one, nothing)[1] or 0) for one in ids]
-        if not self.unpriced:
-            return SliceSums(totals)
-        return SliceSums(totals, [int(found.get(one, nothing)[2] or 0) for one in ids])
+        values = [found.get(one, nothing) for one in ids]
+        records = [one[0] for one in values]
+        if self.group.value is None:
+            return SliceSums(records, records)
+        return SliceSums([one[1] for one in values], records, [one[2] for one in values] if self.unpriced else ())
+
+    def _values(self, source: str, *, halves: bool) -> Mapping[int, Sequence[int]]:
+        rows = self._run(self._statement(source, halves=halves))
+        if self.dialect == "sqlite":
+            return {slice_id: list(map(int, str(packed).split())) for slice_id, packed in rows}
+        return {slice_id: [int(value or 0) for value in values] for slice_id, *values in rows}
 
     def _statement(self, source: str, *, halves: bool) -> sums.Statement:
         return sums.sum_statement(
             self.group, self.predicate, source, self.dialect, halves=halves, unpriced=self.unpriced
         )
 
-    def _run(self, statement: sums.Statement) -> Sequence[tuple[int, ...]]:
+    def _run(self, statement: sums.Statement) -> Sequence[tuple[Any, ...]]:
         """Return the driver's own rows: SQLAlchemy's would cost more than the statement."""
         result = self.connection.execute(text(statement.sql), dict(statement.parameters))
         return result.cursor.fetchall() if result.cursor is not None else []
@@ -129,15 +140,13 @@ def kept_groups(connection: Connection) -> dict[str, KeptGroup]:
 
 def kept_slices(connection: Connection, dialect: Dialect, number: int) -> KeptSlices:
     """Return the kept slices of a group."""
-    names = sums.named(sums.LANE_COLUMNS)
-    rows = connection.exec_driver_sql(
-        f"SELECT id, total, unpriced, {names} FROM {sums.SLICE_TABLE} WHERE group_number = {mark(dialect)} ORDER BY id",
-        (number,),
-    ).all()
+    columns = sums.named(["id", "total", "records", "unpriced", *sums.LANE_COLUMNS])
+    where = f"WHERE group_number = {mark(dialect)} ORDER BY id"
+    rows = connection.exec_driver_sql(f"SELECT {columns} FROM {sums.SLICE_TABLE} {where}", (number,)).all()
     return KeptSlices(
         [row[0] for row in rows],
-        [Slice(*row[3:]) for row in rows],
-        SliceSums.of([SliceSum(int(row[1]), row[2]) for row in rows]),
+        [Slice(*row[4:]) for row in rows],
+        SliceSums.of([SliceSum(int(row[1]), row[2], row[3]) for row in rows]),
     )
 
 
@@ -146,8 +155,8 @@ def kept_sums(connection: Connection, dialect: Dialect, ids: Sequence[int]) -> d
     found: dict[int, SliceSum] = {}
     for start in range(0, len(ids), 500):
         batch = tuple(ids[start : start + 500])
-        sql = f"SELECT id, total, unpriced FROM {sums.SLICE_TABLE} WHERE id IN {marks(dialect, batch)}"
-        found.update({row[0]: SliceSum(int(row[1]), row[2]) for row in connection.exec_driver_sql(sql, batch)})
+        sql = f"SELECT id, total, records, unpriced FROM {sums.SLICE_TABLE} WHERE id IN {marks(dialect, batch)}"
+        found.update({row[0]: SliceSum(int(row[1]), *row[2:]) for row in connection.exec_driver_sql(sql, batch)})
     return found
 
 
@@ -164,8 +173,8 @@ def keep(connection: Connection, dialect: Dialect, groups: Sequence[GroupSums]) 
         elif group.updates:
             one = mark(dialect)
             connection.exec_driver_sql(
-                f"UPDATE {sums.SLICE_TABLE} SET total = {one}, unpriced = {one} WHERE id = {one}",
-                [(str(new.total), new.unpriced, slice_id) for slice_id, new in group.updates.items()],
+                f"UPDATE {sums.SLICE_TABLE} SET total = {one}, records = {one}, unpriced = {one} WHERE id = {one}",
+                [(str(new.total), new.records, new.unpriced, slice_id) for slice_id, new in group.updates.items()],
             )
 
 
@@ -182,12 +191,15 @@ def _insert(connection: Connection, dialect: Dialect, group: GroupSums, slices: 
         f"INSERT INTO _group (number, key, fingerprint) VALUES {marks(dialect, (0, 0, 0))}",
         (number, group.key, group.fingerprint),
     )
+    missing = group.sums.unpriced or repeat(0)
     entries = [
-        (first + position, number, *one, str(group.sums.at(position).total), group.sums.at(position).unpriced)
-        for position, one in enumerate(slices)
+        (first + position, number, *one, str(total), records, unpriced)
+        for position, (one, total, records, unpriced) in enumerate(
+            zip(slices, group.sums.totals, group.sums.records, missing, strict=False)
+        )
     ]
     if entries:
-        names = sums.named(["id", "group_number", *sums.LANE_COLUMNS, "total", "unpriced"])
+        names = sums.named(["id", "group_number", *sums.LANE_COLUMNS, "total", "records", "unpriced"])
         connection.exec_driver_sql(
             f"INSERT INTO {sums.SLICE_TABLE} ({names}) VALUES {marks(dialect, entries[0])}", entries
         )

@@ -267,16 +267,10 @@ class Mirror:
     # -- sums ----------------------------------------------------------------------------------------------------
 
     def adder(self, connection: Connection, group: Group, predicate: Predicate) -> slices.Adder:
-        """Return what adds up a group inside a transaction of :meth:`reading`."""
+        """Return what adds up a group inside a transaction of :meth:`connection`."""
         missing = sums.unpriced_statement(group)
         unpriced = missing is not None and connection.exec_driver_sql(missing).first() is not None
         return slices.Adder(connection, self.dialect, group, predicate, unpriced)
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Open a transaction for :meth:`adder` and for reading kept sums."""
-        with self._transaction() as connection:
-            yield connection
 
     def settle(self, groups: Sequence[slices.GroupSums]) -> None:
         """Keep the sums of these groups and no others, and forget what changed: it is in them now."""
@@ -297,6 +291,16 @@ class Mirror:
             if rows == 0:
                 return TableChanges()
             return TableChanges(rows, columns=pages.differing_columns(pages.Writer(connection, self.dialect, table)))
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Give one transaction to another module of the mirror.
+
+        Raises:
+            MirrorError: the database failed; nothing of the transaction is kept.
+        """
+        with self._transaction() as connection:
+            yield connection
 
     @contextmanager
     def visible(self) -> Iterator[VisibleIds]:

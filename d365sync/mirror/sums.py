@@ -12,21 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from d365sync.core.fetchxml.compile import LinksAs, Predicate, compile_predicate
 from d365sync.core.fetchxml.context import Context
+from d365sync.core.goals.goal import DataType, Number
 from d365sync.core.goals.participation import BOUNDS, Group
 from d365sync.core.schema import Schema
+from d365sync.core.storage import EXACT, scale_of
 from d365sync.mirror.tables import BEFORE_PREFIX, Dialect, quote
 
 LANE_COLUMNS = ("owner", "manager", "seen", "starts", "ends")
 SLICE_TABLE = "_slice"
 WANTED_TABLE = "_wanted"
-PLACEHOLDERS = {"owner": 's."owner"'} | {
-    bound.name: f's."{side}"'
-    for named in BOUNDS.values()
-    for (_, bound), side in zip(named, ("starts", "ends"), strict=True)
-}
 HALF_BITS = 32
 HALF_MASK = 2**HALF_BITS - 1
 
@@ -37,6 +35,16 @@ class Statement:
 
     sql: str
     parameters: Mapping[str, int | float | str | None]
+
+
+def placeholders(alias: str, prefix: str = "") -> Mapping[str, str]:
+    """Return the SQL that stands for the placeholders of groups: the columns of a slice under ``alias``."""
+    bounds = {
+        bound.name: f"{alias}.{quote(prefix + side)}"
+        for named in BOUNDS.values()
+        for (_, bound), side in zip(named, ("starts", "ends"), strict=True)
+    }
+    return {"owner": f"{alias}.{quote(prefix + 'owner')}", **bounds}
 
 
 def wanted_table(dialect: Dialect) -> str:
@@ -67,33 +75,39 @@ def group_predicate(
     ``sighted``: only if the manager of the slice may read it, as the ids kept tell.
     """
     found = compile_predicate(
-        group.fetch, schema, context, alias="r", dialect=dialect, placeholders=PLACEHOLDERS, links=links
+        group.fetch, schema, context, alias="r", dialect=dialect, placeholders=placeholders("s"), links=links
     )
-    if not sighted:
-        return found
+    return seen_by_manager(found, group, 's."manager"') if sighted else found
+
+
+def seen_by_manager(predicate: Predicate, group: Group, manager: str, prefix: str = "") -> Predicate:
+    """Add to a predicate over records ``r`` that a manager may read them; ``manager`` is SQL for the manager's id."""
+    name = f"{prefix}seen_table"
     seen = (
-        'EXISTS (SELECT 1 FROM _visible v WHERE v.name = :seen_table AND v.manager_id = s."manager" '
+        f"EXISTS (SELECT 1 FROM _visible v WHERE v.name = :{name} AND v.manager_id = {manager} "
         f"AND v.row_id = r.{quote(group.primary_id)})"
     )
-    return Predicate(f"(({found.sql}) AND {seen})", {**found.parameters, "seen_table": group.table})
+    return Predicate(f"(({predicate.sql}) AND {seen})", {**predicate.parameters, name: group.table})
 
 
 def sum_statement(
     group: Group, predicate: Predicate, source: str, dialect: Dialect, *, halves: bool, unpriced: bool
 ) -> Statement:
-    """Return the statement that gives, for each slice of ``source`` by id: id, its sums, unpriced.
+    """Return the statement that gives, for each slice of ``source``: id, number of records, sum, unpriced.
 
-    ``source`` is an SQL table expression with the columns of a slice. The sums are one number, or a high and a low
-    half. Slices without records may be missing. ``unpriced`` False spares counting the records without a base
-    amount, where the table is known to have none.
+    ``source`` is an SQL table expression with the columns of a slice. The sum is one number, or a high and a low half;
+    there is none where records are counted. ``unpriced`` False leaves out the number of records without a base
+    amount, where the table is known to have none. SQLite gives all after the id as one text, separated by blanks.
+    Slices without records may be missing.
     """
-    sums = [*_sums(group, halves=halves), _unpriced(group) if unpriced else "0"]
+    values = ["COUNT(*)", *_sums(group, halves=halves), *([_unpriced(group)] if unpriced else [])]
     records = f"{quote(group.table)} r"
     if dialect == "sqlite":
-        columns = [one if one == "0" else f"(SELECT {one} FROM {records} WHERE {predicate.sql})" for one in sums]
-        return Statement(f"SELECT s.id, {', '.join(columns)} FROM {source} s", predicate.parameters)
+        packed = " || ' ' || ".join(f"COALESCE({one}, 0)" for one in values)
+        column = f"(SELECT {packed} FROM {records} WHERE {predicate.sql})"
+        return Statement(f"SELECT s.id, {column} FROM {source} s", predicate.parameters)
     return Statement(
-        f"SELECT s.id, {', '.join(sums)} FROM {source} s JOIN {records} ON {predicate.sql} GROUP BY s.id",
+        f"SELECT s.id, {', '.join(values)} FROM {source} s JOIN {records} ON {predicate.sql} GROUP BY s.id",
         predicate.parameters,
     )
 
@@ -106,9 +120,9 @@ def kept_slices(first: int, last: int) -> str:
 def change_statements(group: Group, predicate: Predicate, number: int) -> tuple[Statement, Statement]:
     """Return the statements that give, for the kept slices of a group, what changed records give now, and gave before.
 
-    Each row is id, high half, low half, unpriced, summed over the changed records of one slice.
+    Each row is id, number of records, high half, low half, unpriced, over the changed records of one slice.
     """
-    sums = ", ".join([*_sums(group, halves=True), _unpriced(group)])
+    sums = ", ".join(["COUNT(*)", *(_sums(group, halves=True) or ["0", "0"]), _unpriced(group)])
     table, key = quote(group.table), quote(group.primary_id)
     among = f"CROSS JOIN {SLICE_TABLE} s WHERE s.group_number = {number:d} AND {predicate.sql} GROUP BY s.id"
     changed = f"(SELECT row_id FROM _changed WHERE name = :changed_table) c CROSS JOIN {table} r"
@@ -131,6 +145,14 @@ def unpriced_statement(group: Group) -> str | None:
 def joined(high: object, low: object) -> int:
     """Join the halves of a sum; None is nothing."""
     return (int(str(high or 0)) << HALF_BITS) + int(str(low or 0))
+
+
+def amount_of(group: Group, total: int) -> Number:
+    """Return a sum in the unit of the goal column; sums are kept in the integer scale of the source column."""
+    source = group.base or group.value
+    if source is None or group.slot.data_type is DataType.INTEGER:
+        return total
+    return Decimal(total).scaleb(-scale_of(source), EXACT)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -171,11 +193,9 @@ def indexes_of(groups: Iterable[Group], used: Mapping[str, Sequence[str]]) -> fr
 def _sums(group: Group, *, halves: bool) -> list[str]:
     source = group.base or group.value
     if source is None:
-        return ["0", "COUNT(*)"] if halves else ["COUNT(*)"]
+        return []
     column = f"r.{quote(source.logical_name)}"
-    if not halves:
-        return [f"SUM({column})"]
-    return [f"SUM({column} >> {HALF_BITS})", f"SUM({column} & {HALF_MASK})"]
+    return [f"SUM({column} >> {HALF_BITS})", f"SUM({column} & {HALF_MASK})"] if halves else [f"SUM({column})"]
 
 
 def _unpriced(group: Group) -> str:
@@ -193,8 +213,9 @@ def _missing_base(group: Group, alias: str = "r.") -> str | None:
 def _slice_columns(dialect: Dialect, *, kept: bool = False) -> str:
     text, key = ('TEXT COLLATE "C"', "BIGINT") if dialect == "postgresql" else ("TEXT", "INTEGER")
     lane = zip(LANE_COLUMNS, (text, text, "BIGINT", text, text), strict=True)
-    more = ["group_number INTEGER NOT NULL", "total TEXT NOT NULL", "unpriced BIGINT NOT NULL"] if kept else []
-    return ", ".join([f"id {key} PRIMARY KEY", *(f"{quote(name)} {kind} NOT NULL" for name, kind in lane), *more])
+    more = ["group_number INTEGER", "total TEXT", "records BIGINT", "unpriced BIGINT"] if kept else []
+    named = [*(f"{quote(name)} {kind}" for name, kind in lane), *more]
+    return ", ".join([f"id {key} PRIMARY KEY", *(f"{one} NOT NULL" for one in named)])
 
 
 def named(columns: Iterable[str]) -> str:

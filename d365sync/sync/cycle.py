@@ -16,11 +16,14 @@ import structlog
 from d365sync.config import Config
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.goals.book import BOOK_COLUMNS, build_book
+from d365sync.core.goals.callers import CALLER_TABLES, Callers, build_callers
+from d365sync.core.goals.doubles import Doubles, double_problems
 from d365sync.core.goals.forest import Forest, build_forest
 from d365sync.core.goals.goal import GoalBook
 from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
-from d365sync.core.goals.participation import Grouping, group_goals
-from d365sync.core.goals.rollup import Rollup, RollupRules, roll_up
+from d365sync.core.goals.participation import Group, Grouping, asking_queries, group_goals
+from d365sync.core.goals.periods import differing_periods
+from d365sync.core.goals.rollup import Rollup, roll_up
 from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Schema, Table
@@ -31,6 +34,7 @@ from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.collecting import uncollected
 from d365sync.sync.definitions import definitions, oldest_definition
+from d365sync.sync.doubles import begin_watch, watched_doubles
 from d365sync.sync.pull import Puller, TablePull, Watcher, mirror_table
 from d365sync.sync.push import Pushed, Pusher
 from d365sync.sync.recompute import Recomputed, Recomputer
@@ -83,6 +87,11 @@ class Snapshot:
     forest: Forest
     context: Context
     zone: ZoneInfo
+    callers: Callers = field(default_factory=Callers)
+
+    def context_of(self, group: Group) -> Context:
+        """Return the context a group's query is read in: that of the user it asks for, if it asks for one."""
+        return self.callers.context_for(self.context, group.caller_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +107,7 @@ class CycleResult:
     pushed: Pushed | None
     requests: int
     bytes: int
+    doubles: Doubles = field(default_factory=Doubles)
 
     @property
     def outcome(self) -> Outcome:
@@ -151,9 +161,15 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
     spent = replace(line.client.usage)
     pulls, snapshot = _pull_with_fresh_definitions_if_needed(line, now)
     visibility = refresh_visibility(line, snapshot, now, full=full)
+    trusted = begin_watch(line)
     recomputed = recompute(line, snapshot, visibility=visibility)
     theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
     rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
+    doubles = Doubles()
+    if line.config.rollup.double_counting == "report":
+        idle = not recomputed.goals and not any(pull.changed or pull.deleted for pull in pulls)
+        doubles = watched_doubles(line, snapshot, theirs, frozenset(recomputed.goals), trusted=trusted, idle=idle)
+        rollup = replace(rollup, problems=(*rollup.problems, *double_problems(snapshot.book, doubles)))
     plan = plan_writes(snapshot.book, rollup, theirs)
     line.on_plan(plan)
     pushed = push(line, run_id, snapshot, plan, rollup) if write else None
@@ -167,6 +183,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         pushed=pushed,
         requests=line.client.usage.requests - spent.requests,
         bytes=line.client.usage.bytes - spent.bytes,
+        doubles=doubles,
     )
 
 
@@ -197,7 +214,7 @@ def pull_all(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snaps
     book = load_book(line, tables)
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
     grouping = group_goals(book, schema, goals_to_compute(book))
-    needed = columns_needed(grouping.groups, schema)
+    needed = columns_needed(grouping.groups, schema, book.rules.hierarchy)
     if line.config.rollup.visibility == "manager":
         needed = {**needed, **{name: needed.get(name, frozenset()) | more for name, more in MANAGER_COLUMNS.items()}}
     for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:
@@ -218,17 +235,36 @@ def snapshot_of(line: Line, schema: Schema, tables: Mapping[str, MirrorTable], n
         tables=tables,
         grouping=group_goals(book, schema, goals_to_compute(book)),
         forest=build_forest(book.goals),
-        context=Context(
-            now=now, time_zone=zone, week_start=book.organization.week_start, fiscal=book.organization.fiscal
-        ),
+        context=query_context(line.config, book, now),
         zone=zone,
+        callers=load_callers(line, tables, book),
     )
+
+
+def query_context(config: Config, book: GoalBook, now: dt.datetime) -> Context:
+    """Return what rollup queries mean beyond their text, for no user in particular."""
+    return Context(
+        now=now,
+        time_zone=config.rollup.zone,
+        week_start=config.fetchxml.first_day_of_week(book.organization.week_start),
+        fiscal=book.organization.fiscal,
+        **config.fetchxml.settings(),
+    )
+
+
+def load_callers(line: Line, tables: Mapping[str, MirrorTable], book: GoalBook) -> Callers:
+    """Read the users on whose behalf rollup queries ask; nobody when no query asks for its caller."""
+    if not asking_queries(book):
+        return Callers()
+    pulled = {name: tables[name] for name in CALLER_TABLES if name in tables and line.mirror.is_pulled(tables[name])}
+    return build_callers({name: line.mirror.rows(table) for name, table in pulled.items()}, book.rules.hierarchy)
 
 
 def load_book(line: Line, tables: Mapping[str, MirrorTable]) -> GoalBook:
     """Read one immutable snapshot of the goals from the mirror; a table not pulled yet is empty."""
     pulled = {name: tables[name] for name in BOOK_COLUMNS if line.mirror.is_pulled(tables[name])}
-    return build_book({name: line.mirror.rows(table) for name, table in pulled.items()}, line.config.rollup.zone)
+    rows = {name: line.mirror.rows(table) for name, table in pulled.items()}
+    return build_book(rows, line.config.rollup.zone, line.config.reading)
 
 
 def refresh_visibility(line: Line, snapshot: Snapshot, now: dt.datetime, *, full: bool = False) -> Visibility | None:
@@ -251,19 +287,27 @@ def recompute(
 ) -> Recomputed:
     """Compute the own parts that may have changed; see :meth:`Recomputer.recompute`."""
     recomputer = Recomputer(
-        line.mirror, snapshot.book, snapshot.schema, snapshot.tables, snapshot.context, snapshot.zone, visibility
+        mirror=line.mirror,
+        book=snapshot.book,
+        schema=snapshot.schema,
+        tables=snapshot.tables,
+        context=snapshot.context,
+        zone=snapshot.zone,
+        callers=snapshot.callers,
+        visibility=visibility,
     )
     return recomputer.recompute(snapshot.grouping, settle=settle)
 
 
 def roll_up_all(config: Config, snapshot: Snapshot, recomputed: Recomputed, theirs: frozenset[str]) -> Rollup:
     """Add up every tree."""
-    rules = RollupRules(config.rollup.closed_child, config.rollup.overridden_child, config.rollup.percentage_rounding)
+    rules = config.rollup.rules
+    periods = differing_periods(snapshot.book, snapshot.forest, snapshot.zone, rules.closed_child)
     return roll_up(
         snapshot.book,
         snapshot.forest,
         recomputed.own,
-        problems=_unique(recomputed.problems),
+        problems=_unique([*recomputed.problems, *periods]),
         overridden_by_person=theirs,
         rules=rules,
     )

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from d365sync.config import Config, is_literal_secret
 from d365sync.core.goals.book import BOOK_COLUMNS, build_book
+from d365sync.core.goals.callers import CALLER_TABLES
 from d365sync.core.goals.goal import Goal, GoalBook
 from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
 from d365sync.core.goals.participation import group_goals
@@ -71,7 +72,7 @@ def examine(config: Config, client: DataverseClient, now: Callable[[], dt.dateti
             known = [column for column in columns if column in table.columns]
             rows[name] = _ask(f"read {name}", lambda table=table, known=known: _read_all(client, table, known))  # type: ignore[misc]
             yield Check(f"read {name}", Verdict.OK, f"{len(rows[name])} rows{_tracking(table)}")
-        book = build_book(rows, config.rollup.zone)
+        book = build_book(rows, config.rollup.zone, config.reading)
         yield from _sources(client, book, schema)
         yield from _impersonation(config, client, schema.table("systemuser"), book)
         yield from _bounds(book, config)
@@ -119,18 +120,17 @@ def _sources(client: DataverseClient, book: GoalBook, schema: Schema) -> Iterato
     more = _ask("source tables", lambda: read_schema(client, names))
     schema = Schema.of([*schema.tables.values(), *more.tables.values()])
     grouping = group_goals(book, schema, goals_to_compute(book))
-    for name, columns in sorted(columns_needed(grouping.groups, schema).items()):
+    for name, columns in sorted(columns_needed(grouping.groups, schema, book.rules.hierarchy).items()):
         if name in BOOK_COLUMNS:
             continue
         table = schema.table(name)
+        followed = table.change_tracking or name in CALLER_TABLES
         _ask(f"read {name}", lambda table=table, columns=columns: _read_one(client, table, columns))  # type: ignore[misc]
         yield Check(
             f"read {name}",
-            Verdict.OK if table.change_tracking else Verdict.WARN,
+            Verdict.OK if followed else Verdict.WARN,
             f"{len(columns)} columns{_tracking(table)}",
-            ""
-            if table.change_tracking
-            else "switch on change tracking for the table, so that each cycle reads only changes",
+            "" if followed else "switch on change tracking for the table, so that each cycle reads only changes",
         )
     for problem in grouping.problems:
         yield Check("goal", Verdict.WARN, problem.message, problem.hint)
@@ -162,7 +162,7 @@ def _impersonation(config: Config, client: DataverseClient, users: Table, book: 
 
 def _bounds(book: GoalBook, config: Config) -> Iterator[Check]:
     """Warn when stored goal dates are no midnights in the configured zone: their days would be read wrongly."""
-    zone = config.rollup.zone
+    zone = config.reading.bounds_zone or config.rollup.zone
     bounds = [bound for goal in book.goals.values() for bound in (goal.starts_at, goal.ends_at)]
     instants = [bound for bound in bounds if isinstance(bound, dt.datetime)]
     off = sum(not is_midnight(instant, zone) for instant in instants)

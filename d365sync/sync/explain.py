@@ -143,7 +143,9 @@ def _column(
 def _records(line: Line, snapshot: Snapshot, goal: Goal, group: Group, span: DaySpan) -> list[Record]:
     sighted = line.config.rollup.visibility == "manager"
     try:
-        predicate = group_predicate(group, snapshot.schema, snapshot.context, line.mirror.dialect, sighted=sighted)
+        predicate = group_predicate(
+            group, snapshot.schema, snapshot.context_of(group), line.mirror.dialect, sighted=sighted
+        )
     except FetchXmlError:
         return []  # the goal's problem says so
     part = whole_slice(goal, group, span, snapshot.zone, sighted=sighted)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from dataclasses import replace
 
 from d365sync.core.goals.book import BOOK_COLUMNS
+from d365sync.core.goals.doubles import double_problems
 from d365sync.core.goals.needs import columns_needed, goals_to_compute
 from d365sync.core.goals.participation import group_goals
 from d365sync.core.goals.rollup import Rollup
@@ -28,6 +30,7 @@ from d365sync.sync.cycle import (
     snapshot_of,
 )
 from d365sync.sync.definitions import remembered
+from d365sync.sync.doubles import kept_doubles
 from d365sync.sync.pull import mirror_table
 
 
@@ -46,7 +49,7 @@ def mirrored(line: Line, now: dt.datetime) -> Snapshot:
     _check(line, (table for name, table in tables.items() if name not in LATE_TABLES))
     book = load_book(line, tables)
     groups = group_goals(book, schema, goals_to_compute(book)).groups
-    for name, columns in columns_needed(groups, schema).items():
+    for name, columns in columns_needed(groups, schema, book.rules.hierarchy).items():
         tables[name] = _table(schema, name, [*(tables[name].wanted if name in tables else ()), *columns])
     _check(line, tables.values())
     return snapshot_of(line, schema, tables, now)
@@ -58,6 +61,8 @@ def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
     with uncollected():
         recomputed = recompute(line, snapshot, settle=False, visibility=known_visibility(line, snapshot))
         rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
+        doubled = double_problems(snapshot.book, kept_doubles(line, snapshot))
+        rollup = replace(rollup, problems=(*rollup.problems, *doubled))
         return rollup, plan_writes(snapshot.book, rollup, theirs)
 
 

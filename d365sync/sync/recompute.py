@@ -16,7 +16,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
@@ -24,7 +23,8 @@ from sqlalchemy import Connection
 from d365sync.core.fetchxml.compile import LinksAs, Predicate
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.used import columns_used, tables_joined
-from d365sync.core.goals.goal import DataType, Goal, GoalBook, Number
+from d365sync.core.goals.callers import Callers
+from d365sync.core.goals.goal import Goal, GoalBook
 from d365sync.core.goals.participation import Group, Grouping, bounds_in, owner_span
 from d365sync.core.goals.rollup import OwnPart
 from d365sync.core.goals.slices import (
@@ -41,12 +41,11 @@ from d365sync.core.goals.slices import (
 from d365sync.core.period import DaySpan
 from d365sync.core.problems import Problem
 from d365sync.core.schema import Schema
-from d365sync.core.storage import EXACT, scale_of
 from d365sync.errors import FetchXmlError
 from d365sync.mirror.indexes import indexable
 from d365sync.mirror.slices import Adder, GroupSums, KeptGroup, KeptSlices, kept_groups, kept_slices, kept_sums
 from d365sync.mirror.store import Mirror, TableChanges
-from d365sync.mirror.sums import group_predicate, indexes_of
+from d365sync.mirror.sums import amount_of, group_predicate, indexes_of
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.visibility import Visibility
 
@@ -123,7 +122,12 @@ class Recomputer:
     tables: Mapping[str, MirrorTable]
     context: Context
     zone: ZoneInfo
+    callers: Callers = field(default_factory=Callers)
     visibility: Visibility | None = None
+
+    def context_of(self, group: Group) -> Context:
+        """Return the context a group's query is read in: that of the user it asks for, if it asks for one."""
+        return self.callers.context_for(self.context, group.caller_id)
 
     def recompute(self, grouping: Grouping, *, settle: bool = True) -> Recomputed:
         """Return every goal's own parts, summing what may have changed.
@@ -156,7 +160,7 @@ class Recomputer:
         """
         found = {name: self.mirror.changes(table, up_to=MOST_FOLLOWED) for name, table in self.tables.items()}
         changes = {name: one for name, one in found.items() if one.everything or one.columns}
-        with self.mirror.reading() as connection:
+        with self.mirror.connection() as connection:
             kept = kept_groups(connection)
             refreshed = [self._refreshed(connection, group, kept, changes, problems) for group in groups]
         return [one for one in refreshed if one is not None]
@@ -169,7 +173,7 @@ class Recomputer:
     def cuts(self, refreshed: Sequence[Refreshed], problems: list[Problem]) -> list[Cut]:
         """Cut the goals of the groups, and see what must be summed."""
         spans = goal_spans(self.book, [one.group for one in refreshed], self.zone, problems)
-        with self.mirror.reading() as connection:
+        with self.mirror.connection() as connection:
             return [self._cut(connection, one, spans) for one in refreshed]
 
     def _refreshed(
@@ -222,7 +226,7 @@ class Recomputer:
             FetchXmlError: the query cannot be compiled.
         """
         dialect, sighted = self.mirror.dialect, self.visibility is not None
-        return group_predicate(group, self.schema, self.context, dialect, sighted=sighted, links=links)
+        return group_predicate(group, self.schema, self.context_of(group), dialect, sighted=sighted, links=links)
 
     def bounds(self, group: Group, spans: Mapping[str, DaySpan]) -> list[GoalBounds]:
         """Return where the goals of a group that have a usable period lie within it."""
@@ -255,7 +259,7 @@ class Recomputer:
         return [_strung(found[id(cut)]) for cut in cuts]
 
     def _piece(self, cut: Cut, piece: slice) -> SliceSums:
-        with self.mirror.reading() as connection:
+        with self.mirror.connection() as connection:
             adder = self._adder(connection, cut)
             return adder.kept(cut.again[piece]) if cut.again else adder.wanted(cut.missing[piece])
 
@@ -335,28 +339,25 @@ def _strung(parts: Sequence[SliceSums]) -> SliceSums:
     if len(parts) == 1:
         return parts[0]
     missing = [count for part in parts for count in part.unpriced or [0] * len(part.totals)]
-    return SliceSums([total for part in parts for total in part.totals], missing if any(missing) else ())
+    return SliceSums(
+        [total for part in parts for total in part.totals],
+        [count for part in parts for count in part.records],
+        missing if any(missing) else (),
+    )
 
 
 def _own_parts(group: Group, layout: Layout, sums: SliceSums) -> dict[tuple[str, str], OwnPart]:
     column = group.slot.column
+    records = goal_totals(layout, sums.records)
     unpriced = goal_totals(layout, sums.unpriced) if sums.unpriced else {}
     return {
-        (goal_id, column): OwnPart(_amount(group, total), unpriced.get(goal_id, 0))
+        (goal_id, column): OwnPart(records[goal_id], amount_of(group, total), unpriced.get(goal_id, 0))
         for goal_id, total in goal_totals(layout, sums.totals).items()
     }
 
 
 def _plus(one: SliceSum, change: SliceSum) -> SliceSum:
-    return SliceSum(one.total + change.total, one.unpriced + change.unpriced)
-
-
-def _amount(group: Group, total: int) -> Number:
-    """Return a sum in the unit of the goal column; sums are kept in the scale of the source column."""
-    source = group.base or group.value
-    if source is None or group.slot.data_type is DataType.INTEGER:
-        return total
-    return Decimal(total).scaleb(-scale_of(source), EXACT)
+    return SliceSum(one.total + change.total, one.records + change.records, one.unpriced + change.unpriced)
 
 
 def _concerns(changes: TableChanges, columns: set[str]) -> bool:

@@ -85,7 +85,9 @@ def _read(path: Path) -> Case:
 
 
 def _org(case: Case) -> dict[str, list[dict[str, Any]]]:
-    owners = {row["owner"] for table in case.tables.values() for row in table if row.get("owner")}
+    named = ("owner", "manager", "user", "reports to", "team")
+    owners = {row[name] for table in case.tables.values() for row in table for name in named if row.get(name)}
+    users = {row["user"]: row for row in case.tables.get("Users", [])}
     return {
         "transactioncurrencies": [_currency("EUR", "1"), _currency("USD", "1.5")],
         "organizations": [
@@ -95,8 +97,18 @@ def _org(case: Case) -> dict[str, list[dict[str, Any]]]:
                 "_basecurrencyid_value": made_id("currency", "EUR"),
             }
         ],
-        "systemusers": [
-            {"systemuserid": made_id("user", name), "fullname": name} for name in sorted(owners) if not _is_team(name)
+        "systemusers": [_user(name, users.get(name, {})) for name in sorted(owners) if not _is_team(name)],
+        "businessunits": [
+            {"businessunitid": made_id("unit", name), "name": name}
+            for name in sorted({row["unit"] for row in users.values()})
+        ],
+        "teammemberships": [
+            {
+                "teammembershipid": made_id("member", f"{row['team']} {row['user']}"),
+                "teamid": made_id("team", row["team"]),
+                "systemuserid": made_id("user", row["user"]),
+            }
+            for row in case.tables.get("Members", [])
         ],
         "teams": [{"teamid": made_id("team", name), "name": name} for name in sorted(owners) if _is_team(name)],
         "metrics": [
@@ -110,6 +122,15 @@ def _org(case: Case) -> dict[str, list[dict[str, Any]]]:
         "phonecalls": [_call(row) for row in case.tables.get("Calls", [])],
         "goals": [_goal(case, row) for row in case.tables["Goals"]],
     }
+
+
+def _user(name: str, row: Cells) -> dict[str, Any]:
+    user: dict[str, Any] = {"systemuserid": made_id("user", name), "fullname": name}
+    if row.get("reports to"):
+        user["_parentsystemuserid_value"] = made_id("user", row["reports to"])
+    if row.get("unit"):
+        user["_businessunitid_value"] = made_id("unit", row["unit"])
+    return user
 
 
 def _is_team(name: str) -> bool:
@@ -215,6 +236,7 @@ def _goal(case: Case, row: Cells) -> dict[str, Any]:
         "title": row["goal"],
         "_metricid_value": made_id("metric", row["metric"]),
         **_owner("goalownerid", row["owner"]),
+        **(_owner("ownerid", row["manager"]) if row.get("manager") else {}),
         "_parentgoalid_value": made_id("goal", row["parent"]) if row.get("parent") else None,
         "isfiscalperiodgoal": False,
         "goalstartdate": format_instant(start_of_day(parse_on(row["from"]), case.zone)),

@@ -30,6 +30,11 @@ CONDITIONS = [
     '<condition attribute="statuscode" operator="in"><value>3</value><value>1</value></condition>',
     '<condition attribute="salesstage" operator="null"/>',
     '<condition attribute="estimatedvalue" operator="between"><value>0</value><value>5000</value></condition>',
+    '<condition attribute="ownerid" operator="eq-userid"/>',
+    '<condition attribute="ownerid" operator="ne-userid"/>',
+    '<condition attribute="ownerid" operator="eq-useroruserteams"/>',
+    '<condition attribute="ownerid" operator="eq-useroruserhierarchyandteams"/>',
+    '<condition attribute="owningbusinessunit" operator="eq-businessid"/>',
     (
         '<filter type="or"><condition attribute="salesstage" operator="eq" value="2"/>'
         '<condition attribute="actualclosedate" operator="on-or-after" value="2026-10-15"/></filter>'
@@ -52,6 +57,7 @@ class Maker:
         self.currencies = [self.guid(), self.guid()]
         self.accounts = [self.guid() for _ in range(2)]
         self.queries = [self.guid() for _ in range(3)]
+        self.units = [self.guid() for _ in range(2)]
 
     def guid(self) -> str:
         return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
@@ -95,7 +101,14 @@ class Maker:
                     "fiscalperiodtype": 2002,
                 }
             ],
-            "systemusers": [{"systemuserid": one, "fullname": f"User {n}"} for n, one in enumerate(self.users)],
+            "businessunits": [{"businessunitid": one, "name": "unit"} for one in self.units],
+            "systemusers": [self.user(n, one) for n, one in enumerate(self.users)],
+            "teammemberships": [
+                {"teammembershipid": self.guid(), "teamid": team, "systemuserid": user}
+                for team in self.teams
+                for user in self.users
+                if self.often(0.5)
+            ],
             "teams": [{"teamid": one, "name": f"Team {n}"} for n, one in enumerate(self.teams)],
             "accounts": [
                 {"accountid": one, "name": name} for one, name in zip(self.accounts, ("Acme", "Other"), strict=True)
@@ -117,6 +130,14 @@ class Maker:
             "rollupfields": list(self.fields(metrics)),
             "goalrollupqueries": [self.query(one) for one in self.queries],
             "goals": self.goals(metrics),
+        }
+
+    def user(self, number: int, user_id: str) -> Row:
+        return {
+            "systemuserid": user_id,
+            "fullname": f"User {number}",
+            "_businessunitid_value": self.pick(self.units),
+            "_parentsystemuserid_value": self.pick([None, *self.users]),
         }
 
     def deal(self) -> Row:
@@ -213,6 +234,8 @@ class Maker:
             "title": f"{kind} {len(tree)}",
             "_metricid_value": metric_id,
             **self.owner("goalownerid"),
+            "_ownerid_value": self.pick(self.users),
+            f"_ownerid_value{LOOKUP}": "systemuser",
             "_parentgoalid_value": self.pick(tree)["goalid"] if tree and self.often(0.8) else None,
             "isfiscalperiodgoal": True,
             "fiscalyear": 2026,
@@ -225,7 +248,7 @@ class Maker:
             goal |= {"goalstartdate": "2026-10-01T00:00:00Z", "goalenddate": "2026-12-31T00:00:00Z"}
         if data_type == "money":
             for category in ("actual", "inprogress", "custom"):
-                if self.often(0.3):
+                if self.often(0.5):
                     goal[f"_rollupquery{category}moneyid_value"] = self.pick(self.queries)
         if self.often(0.5):
             goal[f"actual{data_type}"] = self.pick([0, 5, 100])

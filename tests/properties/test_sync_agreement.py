@@ -56,16 +56,16 @@ def edit(emulator: Emulator, dice: random.Random) -> None:
     """Do one random thing to the organization: change, add or delete a record, a goal or a query."""
     store = emulator.store
     table = dice.choice(
-        ["opportunity", "opportunity", "opportunity", "phonecall", "opportunityproduct", "goal", "account"]
+        ["opportunity"] * 3 + ["phonecall", "opportunityproduct", "goal", "account", "systemuser", "teammembership"]
     )
     rows = list(store.rows(table).values())
     if not rows:
         return
     row = dice.choice(rows)
     key = store.catalogue.tables[table].key
-    if dice.random() < 0.2 and table != "goal":
+    if dice.random() < 0.2 and table not in ("goal", "systemuser"):
         store.remove(table, str(row[key]))
-    elif dice.random() < 0.2 and table not in ("goal", "account"):
+    elif dice.random() < 0.2 and table not in ("goal", "account", "systemuser"):
         store.put(table, {**row, key: f"{dice.getrandbits(32):08x}-0000-4000-8000-000000000000"})
     else:
         store.change(table, str(row[key]), change_of(table, row, dice))
@@ -87,6 +87,10 @@ def change_of(table: str, row: Row, dice: random.Random) -> Mapping[str, Value]:
         return dice.choice([{"consideronlygoalownersrecords": dice.random() < 0.5}, {"title": str(row["title"])}])
     if table == "account":
         return {"name": dice.choice(["Acme", "Other"])}
+    if table == "systemuser":
+        return {"parentsystemuserid": dice.choice([None, row["systemuserid"]])}
+    if table == "teammembership":
+        return {"versionnumber": row["versionnumber"]}
     if table == "phonecall":
         return {"statecode": dice.choice([0, 1])}
     return {"quantity": Decimal(dice.randint(0, 10**6)).scaleb(-5)}

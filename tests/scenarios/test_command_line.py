@@ -65,6 +65,9 @@ def test_for_people_too(admin: Admin) -> None:
     admin.run("sync")
     assert "Company" in admin.run("goals", "list").out
     assert " 305 " in admin.run("goals", "list").out
+    checked = admin.run("goals", "lint")
+    assert (checked.code, checked.out.splitlines()[-1]) == (0, "5 goals, no problems")
+    assert admin.run("goals", "lint", "--json").document["goals"] == 5
     explained = admin.run("explain", "North", "--query").out
     assert "1 records give 0.25, 2 children give 300.75; Dataverse held 301" in explained
     assert "<link-entity" not in explained

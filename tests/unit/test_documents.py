@@ -11,7 +11,8 @@ import pytest
 
 from d365sync import errors
 from d365sync.cli.main import COMMANDS, cli
-from d365sync.config import RollupSection
+from d365sync.config import Config, RollupSection
+from d365sync.config_rules import FetchxmlSection, FiscalSection
 from d365sync.core.fetchxml.context import Context
 from d365sync.emulator import EmulatorSettings
 from d365sync.emulator.faults import EFFECTS
@@ -61,14 +62,39 @@ def test_the_emulators_faults_are_documented() -> None:
     assert [effect for effect in EFFECTS if f"`{effect}`" not in text] == []
 
 
+ASSUMPTIONS = (ROOT / "docs" / "assumptions.md").read_text(encoding="utf-8")
+RULES = {"rollup": RollupSection, "fetchxml": FetchxmlSection, "fiscal": FiscalSection}
 SITUATIONS = {"missing_privileges", "application_user", "certificates", "token_lifetime_s"}
 KNOWN = {"now", "time_zone", "fiscal", "user_id", "business_unit_id", "user_team_ids", "user_language"}
 KNOWN |= {"user_hierarchy", "team_members", "option_labels"}
 
 
 def test_every_setting_that_stands_for_an_assumption_is_listed() -> None:
-    listed = (ROOT / "docs" / "assumptions.md").read_text(encoding="utf-8")
+    listed = ASSUMPTIONS
     emulator = {one.name for one in dataclasses.fields(EmulatorSettings)} - SITUATIONS
+    ours = {f"{section}.{name}" for section, model in RULES.items() for name in model.model_fields}
+    assert [name for name in sorted(emulator | ours) if f"`{name}`" not in listed] == []
+
+
+def test_every_open_point_of_queries_is_a_setting_or_has_a_reason_not_to_be() -> None:
     queries = {one.name for one in dataclasses.fields(Context)} - KNOWN
-    rollup = {f"rollup.{name}" for name in RollupSection.model_fields}
-    assert [name for name in sorted(emulator | queries | rollup) if f"`{name}`" not in listed] == []
+    assert queries - set(FetchxmlSection.model_fields) == {"integer_avg_rounds"}
+    assert "`integer_avg_rounds`" in ASSUMPTIONS
+
+
+def test_every_setting_that_is_listed_exists() -> None:
+    listed = re.findall(r"`((?:rollup|fetchxml|fiscal)\.\w+)`", ASSUMPTIONS)
+    assert len(listed) > 20
+    for key in listed:
+        section, _, name = key.partition(".")
+        assert name in RULES[section].model_fields, key
+        assert section in Config.model_fields
+
+
+def test_every_module_that_marks_an_assumption_is_listed_and_no_other() -> None:
+    marking = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "d365sync").rglob("*.py")
+        if "Assumed" in path.read_text(encoding="utf-8")
+    }
+    assert set(re.findall(r"^- `(d365sync/[\w/]+\.py)`$", ASSUMPTIONS, re.MULTILINE)) == marking

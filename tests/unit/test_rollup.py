@@ -24,7 +24,7 @@ from tests.unit.goals import CALLS, book, goal
 
 
 def add_up(*goals: Goal, own: dict[str, str] | None = None, **options: object) -> Rollup:
-    parts = {(goal_id, "actualmoney"): OwnPart(Decimal(amount)) for goal_id, amount in (own or {}).items()}
+    parts = {(goal_id, "actualmoney"): OwnPart(1, Decimal(amount)) for goal_id, amount in (own or {}).items()}
     one = book(*goals)
     return roll_up(one, build_forest(one.goals), parts, **options)  # type: ignore[arg-type]
 
@@ -102,17 +102,17 @@ def test_a_child_of_another_metric_stops_the_parent_only() -> None:
 
 def test_records_without_base_amount_are_never_left_out_silently() -> None:
     one = book(goal("a"))
-    rollup = roll_up(one, build_forest(one.goals), {("a", "actualmoney"): OwnPart(Decimal(5), unpriced=2)})
+    rollup = roll_up(one, build_forest(one.goals), {("a", "actualmoney"): OwnPart(3, Decimal(5), unpriced=2)})
     assert codes(rollup) == {"a": "record-without-base-amount"}
 
 
 def test_a_count_beyond_the_column_says_use_a_money_metric() -> None:
     one = book(goal("a", metric_id=CALLS.id))
-    parts = {("a", "actualinteger"): OwnPart(2**31)}
+    parts = {("a", "actualinteger"): OwnPart(2**31, 2**31)}
     problem = roll_up(one, build_forest(one.goals), parts).problems[0]
     assert problem.code == "number-too-large"
     assert "money metric" in problem.hint
-    largest = roll_up(one, build_forest(one.goals), {("a", "actualinteger"): OwnPart(2**31 - 1)})
+    largest = roll_up(one, build_forest(one.goals), {("a", "actualinteger"): OwnPart(1, 2**31 - 1)})
     assert largest.totals["a"].totals["actualinteger"] == 2**31 - 1
 
 

@@ -47,8 +47,9 @@ def test_a_goal_of_no_time_has_no_slice() -> None:
 
 
 def test_sums_brought_together_say_when_none_is_unpriced() -> None:
-    assert SliceSums.of([SliceSum(1), SliceSum(2)]) == SliceSums([1, 2], ())
-    assert SliceSums.of([SliceSum(1), SliceSum(2, 3)]).at(1) == SliceSum(2, 3)
+    assert SliceSums.of([SliceSum(5, 1), SliceSum(7, 2)]) == SliceSums([5, 7], [1, 2], ())
+    assert SliceSums.of([SliceSum(5, 1), SliceSum(7, 2, 1)]).at(1) == SliceSum(7, 2, 1)
+    assert SliceSums.of([]) == SliceSums((), ())
 
 
 @given(

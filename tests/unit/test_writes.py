@@ -23,7 +23,7 @@ NOW = dt.datetime(2026, 11, 20, 9, tzinfo=dt.UTC)
 
 def compute(one: Goal, amount: str) -> Rollup:
     shelf = book(one)
-    return roll_up(shelf, build_forest(shelf.goals), {(one.id, "actualmoney"): OwnPart(Decimal(amount))})
+    return roll_up(shelf, build_forest(shelf.goals), {(one.id, "actualmoney"): OwnPart(1, Decimal(amount))})
 
 
 def plan(one: Goal, amount: str, theirs: frozenset[str] = frozenset()) -> WritePlan:

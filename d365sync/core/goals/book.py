@@ -11,6 +11,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from d365sync.core.fiscal import PERIOD_TYPE_CODES, FiscalCalendar, FiscalTemplate
@@ -27,6 +28,7 @@ from d365sync.core.goals.goal import (
     RollupField,
     RollupQuery,
 )
+from d365sync.core.goals.rules import AS_ASSUMED, FiscalRules, ReadingRules
 from d365sync.core.period import day_of, is_midnight
 from d365sync.core.values import Row
 
@@ -82,10 +84,13 @@ BOOK_COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """The columns read of each table that defines goals (the key and ``versionnumber`` come on top)."""
 
+NAMED_BY_CODES: Mapping[int, Literal["start", "end"]] = {1: "start", 2: "end"}
+"""``organization.fiscalyeardisplaycode``. Assumed: the codes are in the order of the settings page's choices."""
+
 NAME_COLUMNS = {"systemuser": "fullname", "team": "name"}
 
 
-def build_book(rows: Mapping[str, Iterable[Row]], zone: ZoneInfo) -> GoalBook:
+def build_book(rows: Mapping[str, Iterable[Row]], zone: ZoneInfo, rules: ReadingRules = AS_ASSUMED) -> GoalBook:
     """Read the rows of the tables of :data:`BOOK_COLUMNS`, keyed by logical name; missing tables are empty.
 
     ``zone`` is where goal days begin: the organization's fiscal start is an instant that is turned into a date there.
@@ -98,7 +103,7 @@ def build_book(rows: Mapping[str, Iterable[Row]], zone: ZoneInfo) -> GoalBook:
         _text(row, "transactioncurrencyid"): _currency_code(row) for row in rows.get("transactioncurrency", ())
     }
     return GoalBook(
-        organization=_organization(next(iter(rows.get("organization", ())), {}), currencies, zone),
+        organization=_organization(next(iter(rows.get("organization", ())), {}), currencies, zone, rules),
         goals={goal.id: goal for goal in map(goal_of, rows.get("goal", ()))},
         metrics={
             metric.id: metric
@@ -111,6 +116,7 @@ def build_book(rows: Mapping[str, Iterable[Row]], zone: ZoneInfo) -> GoalBook:
             for row in rows.get(table, ())
         },
         currencies=currencies,
+        rules=rules,
     )
 
 
@@ -126,6 +132,7 @@ def goal_of(row: Row) -> Goal:
         owner_id=_id(row, "goalownerid"),
         owner_type=_id(row, "goalowneridtype"),
         manager_id=_id(row, "ownerid"),
+        manager_type=_id(row, "owneridtype"),
         parent_id=_id(row, "parentgoalid"),
         is_fiscal=row.get("isfiscalperiodgoal") is not False,
         fiscal_year=_whole(row, "fiscalyear"),
@@ -181,7 +188,7 @@ def _query(row: Row) -> RollupQuery:
     )
 
 
-def _organization(row: Row, currencies: Mapping[str, str], zone: ZoneInfo) -> Organization:
+def _organization(row: Row, currencies: Mapping[str, str], zone: ZoneInfo, rules: ReadingRules) -> Organization:
     base = _id(row, "basecurrencyid")
     precision = _whole(row, "basecurrencyprecision")
     return Organization(
@@ -191,21 +198,37 @@ def _organization(row: Row, currencies: Mapping[str, str], zone: ZoneInfo) -> Or
         base_currency_code=currencies.get(base or "", ""),
         base_currency_precision=2 if precision is None else precision,
         week_start=_whole(row, "weekstartdaycode") or 0,
-        fiscal=_fiscal_calendar(row, zone),
+        fiscal=_fiscal_calendar(row, rules.bounds_zone or zone, rules.fiscal),
     )
 
 
-def _fiscal_calendar(row: Row, zone: ZoneInfo) -> FiscalCalendar:
-    """Source: organization table reference (``fiscalcalendarstart`` is UserLocal with date-only format).
+def _fiscal_calendar(row: Row, zone: ZoneInfo, rules: FiscalRules) -> FiscalCalendar:
+    """Return the organization's calendar: quarters from 1 January when it has no settings.
+
+    Source: organization table reference (``fiscalcalendarstart`` is UserLocal with date-only format).
 
     Assumed: a stored start that is no midnight in the zone of goals means its date in UTC.
     """
     start = _day_or_instant(row, "fiscalcalendarstart")
     if isinstance(start, dt.datetime):
         start = day_of(start, zone) if is_midnight(start, zone) else start.date()
-    day = start
-    template = PERIOD_TYPE_CODES.get(_whole(row, "fiscalperiodtype") or 0, FiscalTemplate.QUARTERLY)
-    return FiscalCalendar(day.month, day.day, template) if day else FiscalCalendar(template=template)
+    month, day = rules.start or ((start.month, start.day) if start else (1, 1))
+    code = _whole(row, "fiscalperiodtype")
+    template = rules.template or (FiscalTemplate.QUARTERLY if code is None else PERIOD_TYPE_CODES.get(code))
+    named_by = _named_by(row, rules)
+    if template is None:
+        return FiscalCalendar(fault=f"the organization's fiscalperiodtype {code} is not known (set fiscal.template)")
+    if named_by is None:
+        fault = "the organization's fiscalyeardisplaycode is not known (set fiscal.year_named_by to start or end)"
+        return FiscalCalendar(fault=fault)
+    return FiscalCalendar(month, day, template, named_by, rules.leftover_days, rules.month_codes)
+
+
+def _named_by(row: Row, rules: FiscalRules) -> Literal["start", "end"] | None:
+    """Return which end of a fiscal year names it, None when the organization's code says nothing known."""
+    if rules.year_named_by != "organization":
+        return rules.year_named_by
+    return NAMED_BY_CODES.get(_whole(row, "fiscalyeardisplaycode") or 0)
 
 
 def _currency_code(row: Row) -> str:

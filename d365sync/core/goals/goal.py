@@ -13,6 +13,7 @@ from enum import IntEnum, StrEnum
 from typing import TypeAlias
 
 from d365sync.core.fiscal import FiscalCalendar
+from d365sync.core.goals.rules import ReadingRules
 
 Number: TypeAlias = Decimal | int
 
@@ -127,7 +128,8 @@ class RollupQuery:
 class Goal:
     """One goal as Dataverse holds it.
 
-    ``owner_id`` is the goal owner (``goalownerid``), ``manager_id`` the record owner (``ownerid``). ``starts_at``
+    ``owner_id`` is the goal owner (``goalownerid``), ``manager_id`` the record owner (``ownerid``); ``owner_type``
+    and ``manager_type`` say whether each is a ``systemuser`` or a ``team``. ``starts_at``
     and ``ends_at`` are the stored bounds: instants of somebody's midnight, or None. ``native`` holds the nine
     rolled-up columns, ``targets`` and ``stretch_targets`` the value per data type. ``queries`` maps a slot to the
     id of its rollup query.
@@ -157,6 +159,7 @@ class Goal:
     stretch_targets: Mapping[DataType, Number | None]
     native: Mapping[str, Number | None]
     queries: Mapping[Slot, str]
+    manager_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,8 @@ class Organization:
 class GoalBook:
     """One immutable snapshot of everything that defines the goals; all mappings are keyed by id.
 
-    ``names`` gives display names of users and teams (and whatever else explains an id).
+    ``names`` gives display names of users and teams (and whatever else explains an id). ``rules`` says how the goals
+    are read where the platform leaves a choice.
     """
 
     organization: Organization
@@ -185,6 +189,7 @@ class GoalBook:
     queries: Mapping[str, RollupQuery]
     names: Mapping[str, str] = field(default_factory=dict)
     currencies: Mapping[str, str] = field(default_factory=dict)
+    rules: ReadingRules = field(default_factory=ReadingRules)
 
     def metric_of(self, goal: Goal) -> Metric | None:
         """Return the goal's metric, None when it has none or it is not there."""

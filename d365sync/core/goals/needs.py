@@ -9,10 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from d365sync.core.fetchxml.ast import Fetch, Filter, Link
+from d365sync.core.fetchxml.caller import caller_operators
 from d365sync.core.fetchxml.check import columns_used
 from d365sync.core.fetchxml.parse import parse_fetch
+from d365sync.core.goals.callers import caller_columns
 from d365sync.core.goals.goal import Goal, GoalBook, RollupField
 from d365sync.core.goals.participation import Group, parent_table
+from d365sync.core.goals.rules import Hierarchy
 from d365sync.core.schema import ColumnType, Schema, Table
 from d365sync.errors import FetchXmlError, SchemaError
 
@@ -39,7 +42,8 @@ def tables_named(book: GoalBook) -> frozenset[str]:
             if field.state_of_parent:
                 names.update(_parent(field))
         for query_id in goal.queries.values():
-            names.update(_tables_of(book.queries[query_id].fetchxml) if query_id in book.queries else ())
+            if query_id in book.queries:
+                names.update(_tables_of(book.queries[query_id].fetchxml, book.rules.hierarchy))
     return frozenset(name for name in names if name)
 
 
@@ -50,13 +54,17 @@ def read_back_only(table: Table) -> frozenset[str]:
     return frozenset(name for name, column in table.columns.items() if column.type is ColumnType.DECIMAL)
 
 
-def columns_needed(groups: Iterable[Group], schema: Schema) -> Mapping[str, frozenset[str]]:
+def columns_needed(
+    groups: Iterable[Group], schema: Schema, hierarchy: Hierarchy = Hierarchy.MANAGER
+) -> Mapping[str, frozenset[str]]:
     """Return the columns each table must be mirrored with to compute the groups and explain their records.
 
-    The key is not among them.
+    The key is not among them. Where a query asks for its caller, what ``hierarchy`` needs to know of users is.
     """
     needed: dict[str, set[str]] = defaultdict(set)
+    operators: set[str] = set()
     for group in groups:
+        operators |= caller_operators(group.fetch)
         for table, columns in columns_used(group.fetch, schema).items():
             needed[table].update(columns)
         needed[group.table].update(column.logical_name for column in (group.value, group.base) if column)
@@ -65,6 +73,8 @@ def columns_needed(groups: Iterable[Group], schema: Schema) -> Mapping[str, froz
         wanted.update(column for column in EXPLAIN_COLUMNS if column in shown.columns)
         if shown.primary_name:
             wanted.add(shown.primary_name)
+    for name, columns in caller_columns(operators, hierarchy).items():
+        needed[name].update(columns)
     return {name: frozenset(columns) for name, columns in needed.items()}
 
 
@@ -75,11 +85,12 @@ def _parent(field: RollupField) -> set[str]:
         return set()
 
 
-def _tables_of(fetchxml: str) -> set[str]:
+def _tables_of(fetchxml: str, hierarchy: Hierarchy) -> set[str]:
     try:
-        return _named_in(parse_fetch(fetchxml))
+        fetch = parse_fetch(fetchxml)
     except FetchXmlError:
         return set()
+    return _named_in(fetch) | set(caller_columns(caller_operators(fetch), hierarchy))
 
 
 def _named_in(fetch: Fetch) -> set[str]:

@@ -19,9 +19,11 @@ from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Link, Placeholder
+from d365sync.core.fetchxml.caller import depends_on_caller
 from d365sync.core.fetchxml.check import check_fetch, columns_used
 from d365sync.core.fetchxml.parse import parse_fetch
 from d365sync.core.goals.goal import SLOT_BY_COLUMN, DataType, Goal, GoalBook, Metric, RollupField, RollupQuery, Slot
+from d365sync.core.goals.rules import Bounds, CallerIs
 from d365sync.core.period import DaySpan, day_of
 from d365sync.core.problems import Problem
 from d365sync.core.schema import Column, ColumnType, DateBehavior, Schema, Table
@@ -53,8 +55,8 @@ SOURCE_TYPES: Mapping[DataType, ColumnType] = {
 }
 
 
-GroupKey: TypeAlias = tuple[str, str | None, bool]
-"""Rollup field, rollup query, and whether only the owner's records count."""
+GroupKey: TypeAlias = tuple[str, str | None, bool, str | None]
+"""Rollup field, rollup query, whether only the owner's records count, and the user the query asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Group:
 
     ``value`` is the column that is summed, None when records are counted; ``base`` is its base-currency column when
     it is money. ``dates`` says what the date column holds, and so which of :data:`BOUNDS` the tree has. ``goal_ids``
-    are in id order.
+    are in id order. ``caller_id`` is the user that the query's user operators mean, None when it has none.
     """
 
     key: GroupKey
@@ -77,6 +79,7 @@ class Group:
     value: Column | None
     base: Column | None
     goal_ids: tuple[str, ...]
+    caller_id: str | None = None
 
     @property
     def table(self) -> str:
@@ -107,10 +110,12 @@ def group_goals(book: GoalBook, schema: Schema, goals: Iterable[Goal]) -> Groupi
     members: dict[GroupKey, list[Goal]] = {}
     recipes: dict[GroupKey, tuple[Slot, RollupField, RollupQuery | None]] = {}
     problems: list[Problem] = []
+    asking = asking_queries(book)
     for goal in sorted(goals, key=lambda one: one.id):
         try:
             for slot, field, query in _recipes(book, goal):
-                key = (field.id, query.id if query else None, goal.only_owners_records)
+                caller = _caller_of(book, goal, query) if query and query.id in asking else None
+                key = (field.id, query.id if query else None, goal.only_owners_records, caller)
                 recipes[key] = (slot, field, query)
                 members.setdefault(key, []).append(goal)
         except _Refused as refused:
@@ -122,6 +127,11 @@ def group_goals(book: GoalBook, schema: Schema, goals: Iterable[Goal]) -> Groupi
         except _Refused as refused:
             problems.extend(_problem(goal, refused) for goal in members[key])
     return Grouping(tuple(groups), tuple(problems))
+
+
+def asking_queries(book: GoalBook) -> frozenset[str]:
+    """Return the ids of the rollup queries whose records depend on the calling user; unreadable ones do not."""
+    return frozenset(query.id for query in book.queries.values() if _asks(query))
 
 
 def slots_of(metric: Metric) -> Mapping[Slot, RollupField]:
@@ -145,14 +155,19 @@ def slots_of(metric: Metric) -> Mapping[Slot, RollupField]:
 def owner_span(goal: Goal, book: GoalBook, zone: ZoneInfo) -> DaySpan:
     """Return the days of a goal, both ends included.
 
-    The stored bounds are turned into calendar days in ``zone``; a fiscal goal without them takes the days of its
-    fiscal year and period. Source: goal-date columns are UserLocal with date-only format (goal table reference).
+    The stored bounds are turned into calendar days in ``zone`` (the book's rules may name another zone); a fiscal goal
+    without them takes the days of its fiscal year and period.
+    Source: goal-date columns are UserLocal with date-only format (goal table reference).
     Assumed: stored bounds win over computed ones (periods are kept on the goal when fiscal settings change).
 
     Raises:
         ValueError: the goal has neither bounds nor a fiscal year and period, or its bounds are reversed.
     """
-    first_on, last_on = _bound_day(goal.starts_at, zone), _bound_day(goal.ends_at, zone)
+    rules = book.rules
+    first_on, last_on = (_bound_day(one, rules.bounds_zone or zone) for one in (goal.starts_at, goal.ends_at))
+    has_period = goal.fiscal_year is not None and goal.fiscal_period is not None
+    if goal.is_fiscal and rules.bounds is Bounds.COMPUTED and has_period:
+        first_on = last_on = None
     if (first_on is None or last_on is None) and goal.is_fiscal:
         if goal.fiscal_year is None or goal.fiscal_period is None:
             raise ValueError("it has neither start and end dates nor a fiscal year and period")
@@ -164,7 +179,7 @@ def owner_span(goal: Goal, book: GoalBook, zone: ZoneInfo) -> DaySpan:
         raise ValueError(f"its period ends ({last_on}) before it starts ({first_on})")
     if first_on.year < EARLIEST_YEAR or last_on.year > LATEST_YEAR:
         raise ValueError(f"its period ({first_on} to {last_on}) leaves the years {EARLIEST_YEAR} to {LATEST_YEAR}")
-    return DaySpan(first_on, last_on)
+    return DaySpan(first_on, last_on, rules.end_of_day)
 
 
 def stored_bounds(span: DaySpan, zone: ZoneInfo) -> Mapping[str, str]:
@@ -242,6 +257,32 @@ def _query_of(book: GoalBook, goal: Goal, slot: Slot) -> RollupQuery | None:
     return query
 
 
+def _asks(query: RollupQuery) -> bool:
+    try:
+        return depends_on_caller(parse_fetch(query.fetchxml))
+    except FetchXmlError:
+        return False  # grouping says what is wrong with it
+
+
+def _caller_of(book: GoalBook, goal: Goal, query: RollupQuery) -> str:
+    """Return the user that a query's user operators mean for a goal.
+
+    Source: Roll up goal totals (the rollup switches to each goal's own manager).
+    """
+    rule = book.rules.caller
+    subject = f"rollup query '{query.name}' of '{goal.title}' asks for the calling user"
+    if rule is CallerIs.REFUSE:
+        raise _Refused("caller-refused", f"{subject}, which the configuration refuses", "set rollup.caller")
+    is_owner = rule is CallerIs.OWNER
+    user, kind = (goal.owner_id, goal.owner_type) if is_owner else (goal.manager_id, goal.manager_type)
+    role = "goal owner" if is_owner else "manager"
+    if user is None:
+        raise _Refused("caller-missing", f"{subject}, but the goal has no {role} that can be read")
+    if kind == "team":
+        raise _Refused("caller-is-team", f"{subject}, but the {role} is a team", f"give the goal a user as {role}")
+    return user
+
+
 def _group(
     key: GroupKey,
     slot: Slot,
@@ -273,6 +314,7 @@ def _group(
         value=value,
         base=table.base_of(value.logical_name) if value is not None and slot.data_type is DataType.MONEY else None,
         goal_ids=tuple(goal.id for goal in goals),
+        caller_id=key[3],
     )
 
 

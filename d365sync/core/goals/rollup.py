@@ -17,6 +17,7 @@ from d365sync.core.goals.forest import Forest
 from d365sync.core.goals.goal import LIMITS, VALUE_COLUMNS, Category, DataType, Goal, GoalBook, Metric, Number, Slot
 from d365sync.core.goals.participation import slots_of
 from d365sync.core.problems import Problem, Severity
+from d365sync.core.values import plain
 
 
 class ClosedChild(StrEnum):
@@ -40,6 +41,20 @@ class Rounding(StrEnum):
     HALF_EVEN = "half_even"
 
 
+class EmptyCategory(StrEnum):
+    """What a category with a rollup field stores when no record counts, in the goal or below it."""
+
+    ZERO = "zero"
+    NULL = "null"
+
+
+class NoTarget(StrEnum):
+    """What ``percentage`` is without a target, or with the target 0."""
+
+    NULL = "null"
+    ZERO = "zero"
+
+
 ROUNDINGS = {Rounding.HALF_UP: ROUND_HALF_UP, Rounding.HALF_EVEN: ROUND_HALF_EVEN}
 
 
@@ -49,12 +64,15 @@ class RollupRules:
 
     Assumed: a closed child's stored value flows into an open parent (closing does not clear it).
     Assumed: an overridden child's stored value is what its parent adds (totals are added from children).
-    Assumed: percentage rounds half up.
+    Assumed: percentage rounds half up, and is empty without a target.
+    Assumed: a category with a rollup field but no records is 0.
     """
 
     closed_child: ClosedChild = ClosedChild.STORED
     overridden_child: OverriddenChild = OverriddenChild.STORED
     percentage_rounding: Rounding = Rounding.HALF_UP
+    empty_category: EmptyCategory = EmptyCategory.ZERO
+    percentage_without_target: NoTarget = NoTarget.NULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,7 @@ class OwnPart:
     amount but no base-currency amount, which makes the sum unusable.
     """
 
+    records: int
     amount: Number
     unpriced: int = 0
 
@@ -140,14 +159,18 @@ def roll_up(
     return Rollup(work.totals, tuple(work.problems), work.contributions)
 
 
-def percentage_of(actual: Number | None, target: Number | None, rounding: Rounding) -> Decimal | None:
+def percentage_of(
+    actual: Number | None, target: Number | None, rounding: Rounding, without_target: NoTarget = NoTarget.NULL
+) -> Decimal | None:
     """Return ``actual / target x 100`` as a whole number; None without a target (or with 0), or without an actual.
 
     A value beyond 10**11 becomes 0, as on the platform.
     Source: Create goal hierarchy, goals, and targets (formula); error 0x8004F682 (set to 0 when out of range).
-    Assumed: no target, or 0, gives no percentage.
+    Assumed: no target, or 0, gives no percentage (``without_target``).
     """
-    if actual is None or not target:
+    if not target:
+        return Decimal(0) if without_target is NoTarget.ZERO else None
+    if actual is None:
         return None
     with localcontext() as context:
         context.prec = 60
@@ -182,7 +205,8 @@ def _add_up(work: _Work, goal: Goal, children: Sequence[Goal]) -> None:
     }
     totals: dict[str, Number | None] = dict.fromkeys(VALUE_COLUMNS)
     for slot in slots:
-        totals[slot.column] = _typed(slot, own[slot.column] + below[slot.column])
+        if work.rules.empty_category is EmptyCategory.ZERO or _takes_part(work, goal, slot, children):
+            totals[slot.column] = _typed(slot, own[slot.column] + below[slot.column])
     problem = _numbers_problem(work, goal, metric, slots, totals)
     if problem is not None:
         work.problems.append(problem)
@@ -197,7 +221,7 @@ def _metric_problem(goal: Goal, metric: Metric, error: ValueError) -> Problem:
 
 def _children_usable(work: _Work, goal: Goal, children: Sequence[Goal]) -> bool:
     for child in children:
-        fault = _child_fault(work, goal, child)
+        fault = None if _adds_nothing(work, child) else _child_fault(work, goal, child)
         if fault is not None:
             work.problems.append(fault)
             return False
@@ -223,6 +247,10 @@ def _child_fault(work: _Work, goal: Goal, child: Goal) -> Problem | None:
     return None
 
 
+def _adds_nothing(work: _Work, child: Goal) -> bool:
+    return not child.is_open and work.rules.closed_child is ClosedChild.EXCLUDED
+
+
 def _adds_stored(work: _Work, child: Goal) -> bool:
     if not child.is_open:
         return True
@@ -230,12 +258,27 @@ def _adds_stored(work: _Work, child: Goal) -> bool:
 
 
 def _contribution(work: _Work, slots: Sequence[Slot], child: Goal) -> Contribution:
-    if not child.is_open and work.rules.closed_child is ClosedChild.EXCLUDED:
+    if _adds_nothing(work, child):
         return Contribution("excluded", {slot.column: _zero(slot) for slot in slots})
     if _adds_stored(work, child):
         return Contribution("stored", {slot.column: child.native.get(slot.column) or _zero(slot) for slot in slots})
     totals = work.totals[child.id].totals
     return Contribution("computed", {slot.column: totals[slot.column] or _zero(slot) for slot in slots})
+
+
+def _takes_part(work: _Work, goal: Goal, slot: Slot, children: Sequence[Goal]) -> bool:
+    """Say whether any record or any child's total is behind a column."""
+    part = None if goal.only_from_children else work.own.get((goal.id, slot.column))
+    if part is not None and part.records:
+        return True
+    for child in children:
+        if _adds_nothing(work, child):
+            continue
+        of_child = child.native if _adds_stored(work, child) else work.totals[child.id].totals
+        value = of_child.get(slot.column)
+        if value is not None:
+            return True
+    return False
 
 
 def _own_amount(work: _Work, goal: Goal, slot: Slot) -> Number:
@@ -259,20 +302,27 @@ def _numbers_problem(
             )
         value = totals[slot.column]
         if value is not None and Decimal(value).copy_abs() > LIMITS[slot.data_type]:
-            return Problem(
-                code="number-too-large",
-                message=f"{slot.column} of '{goal.title}' would be {value}, more than the column can hold",
-                goal_id=goal.id,
-                hint=f"use a money metric instead of '{metric.name}'",
-            )
+            return _too_large(goal, metric, slot, value)
     return None
+
+
+def _too_large(goal: Goal, metric: Metric, slot: Slot, value: Number) -> Problem:
+    """A number is never wrapped or clipped to what its column holds. Source: goal table reference (ranges)."""
+    limit = LIMITS[slot.data_type]
+    text = f"{slot.column} of '{goal.title}' would be {plain(Decimal(value))}, but the column holds at most {limit}"
+    if slot.data_type is DataType.MONEY:
+        hint = "no goal column holds more: split the goal, or sum in a base currency of greater value"
+        return Problem("money-too-large", text, goal.id, hint=hint)
+    return Problem("number-too-large", text, goal.id, hint=f"use a money metric instead of '{metric.name}'")
 
 
 def _percentage(work: _Work, goal: Goal, metric: Metric, totals: Mapping[str, Number | None]) -> Decimal | None:
     if metric.data_type is None:
         return None
     actual = totals[Slot(Category.ACTUAL, metric.data_type).column]
-    return percentage_of(actual, goal.targets.get(metric.data_type), work.rules.percentage_rounding)
+    rules = work.rules
+    target = goal.targets.get(metric.data_type)
+    return percentage_of(actual, target, rules.percentage_rounding, rules.percentage_without_target)
 
 
 def _zero(slot: Slot) -> Number:

@@ -54,6 +54,7 @@ class SliceSum(NamedTuple):
     """
 
     total: int = 0
+    records: int = 0
     unpriced: int = 0
 
 
@@ -61,21 +62,25 @@ class SliceSums(NamedTuple):
     """The sums of slices, in their order; an empty ``unpriced`` says that no record of any slice is unpriced."""
 
     totals: Sequence[int]
+    records: Sequence[int]
     unpriced: Sequence[int] = ()
 
     def at(self, position: int) -> SliceSum:
         """Return the sum of one slice."""
-        return SliceSum(self.totals[position], self.unpriced[position] if self.unpriced else 0)
+        missing = self.unpriced[position] if self.unpriced else 0
+        return SliceSum(self.totals[position], self.records[position], missing)
 
     @classmethod
     def of(cls, sums: Sequence[SliceSum]) -> SliceSums:
         """Bring single sums together."""
-        missing = [one.unpriced for one in sums]
-        return cls([one.total for one in sums], missing if any(missing) else ())
+        if not sums:
+            return NO_SUMS
+        totals, records, missing = (list(column) for column in zip(*sums, strict=True))
+        return cls(totals, records, missing if any(missing) else ())
 
 
 NOTHING = SliceSum()
-NO_SUMS = SliceSums(())
+NO_SUMS = SliceSums((), ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,88 @@
+"""The sections for what no public document settles: how queries, fiscal calendars and goals are read.
+
+Every key is listed in ``docs/assumptions.md`` with the assumption its default makes.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from d365sync.core.fetchxml.context import Context
+from d365sync.core.fiscal import FiscalTemplate
+from d365sync.core.goals.rules import FiscalRules
+
+WeekStart: TypeAlias = Literal[
+    "organization", "sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"
+]
+WEEK_DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+"""In the order of ``organization.weekstartdaycode``. Assumed: 0 is Sunday."""
+
+FiscalYear = Annotated[int, Field(ge=1753, le=9998)]
+_MONTH_AND_DAY = re.compile(r"(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")
+_DAYS_OF = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def _organization_or_day(value: str) -> str:
+    match = _MONTH_AND_DAY.fullmatch(value)
+    if value != "organization" and (match is None or int(match[2]) > _DAYS_OF[int(match[1]) - 1]):
+        raise ValueError('must be "organization", or a month and a day such as 07-01')
+    return value
+
+
+FiscalStart = Annotated[str, AfterValidator(_organization_or_day)]
+
+
+class RuleSection(BaseModel):
+    """One section of rules."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class FetchxmlSection(RuleSection):
+    """How FetchXML is read; see :class:`~d365sync.core.fetchxml.context.Context` for what each key decides."""
+
+    week_start: WeekStart = "organization"
+    next_x_hours_whole: bool = True
+    now_is_past: bool = False
+    not_in_keeps_null: bool = False
+    not_begin_keeps_null: bool = True
+    not_under_keeps_null: bool = False
+    valueof_ne_keeps_both_null: bool = False
+    fiscal_years: tuple[FiscalYear, FiscalYear] = (1970, 2070)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the keys that are fields of a query's context, under their names there."""
+        known = {one.name for one in fields(Context)} - {"week_start"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name in known}
+
+    def first_day_of_week(self, organizations: int) -> int:
+        """Return the first day of the week, 0 Sunday to 6 Saturday; ``organizations`` is what the organization says."""
+        return organizations if self.week_start == "organization" else WEEK_DAYS.index(self.week_start)
+
+
+class FiscalSection(RuleSection):
+    """How the organization's fiscal calendar is read."""
+
+    year_named_by: Literal["start", "end", "organization"] = "start"
+    leftover_days: Literal["own_period", "last_period"] = "own_period"
+    month_codes: Literal["by_name", "by_position"] = "by_name"
+    template: Literal["organization"] | FiscalTemplate = "organization"
+    start: FiscalStart = "organization"
+
+    @property
+    def rules(self) -> FiscalRules:
+        """The section as the goals take it."""
+        month, _, day = self.start.partition("-")
+        return FiscalRules(
+            year_named_by=self.year_named_by,
+            leftover_days=self.leftover_days,
+            month_codes=self.month_codes,
+            template=self.template if isinstance(self.template, FiscalTemplate) else None,
+            start=None if self.start == "organization" else (int(month), int(day)),
+        )
