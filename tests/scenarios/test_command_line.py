@@ -55,6 +55,9 @@ def test_the_line_from_init_to_explain(admin: Admin) -> None:
         actual["own"] + sum(child["amount"] for child in actual["children"]) == actual["total"] == actual["ours"] == 301
     )
     assert '<condition attribute="statecode" operator="eq" value="1"/>' in actual["fetchxml"]
+    assert actual["records"][0]["because"][1] == "owner Nina"
+    why = admin.run("explain", "north", "--why-not", "1", "--json").document
+    assert (why["counts"], why["columns"][0]["summary"]) == (False, "owner Ann, not Nina")
 
     status = admin.run("status", "--json").document
     assert status["goals"] == {"different": 0, "right": 5}
@@ -68,6 +71,12 @@ def test_for_people_too(admin: Admin) -> None:
     explained = admin.run("explain", "North", "--query").out
     assert "1 records give 0.25, 2 children give 300.75; Dataverse held 301" in explained
     assert "<link-entity" not in explained
+    assert "counts: won (statecode 1); owner Nina; date from 2026-10-01 to 2026-12-31" in explained
+    assert "records of Ann:" in admin.run("explain", "Company", "--all").out
+    assert "1 more records" in admin.run("explain", "North", "--limit", "0").out
+    why = admin.run("explain", "north", "--why-not", "1").out
+    assert "does not count: owner Ann, not Nina" in why
+    assert "counts for the goals below: Ann" in why
     rows = list(csv.DictReader(io.StringIO(admin.run("explain", "North", "--csv").out)))
     assert sum(float(row["counts_for"]) for row in rows if row["column"] == "actualmoney") == 301
     status = admin.run("status").out

@@ -12,12 +12,14 @@ from d365sync.core.fetchxml.ast import Fetch, Filter, Link
 from d365sync.core.fetchxml.check import columns_used
 from d365sync.core.fetchxml.parse import parse_fetch
 from d365sync.core.goals.goal import Goal, GoalBook, RollupField
-from d365sync.core.goals.participation import Group, parent_table
-from d365sync.core.schema import ColumnType, Schema, Table
+from d365sync.core.goals.participation import RATE, Group, parent_table
+from d365sync.core.schema import Schema
 from d365sync.errors import FetchXmlError, SchemaError
 
 EXPLAIN_COLUMNS = ("ownerid", "transactioncurrencyid")
 """Shown beside every record behind a number, where the table has them."""
+RECORD_COLUMNS = (RATE, "modifiedon")
+"""Shown of the records that are counted, where their table has them; ``parity`` asks when a record last changed."""
 
 
 def goals_to_compute(book: GoalBook) -> tuple[Goal, ...]:
@@ -43,13 +45,6 @@ def tables_named(book: GoalBook) -> frozenset[str]:
     return frozenset(name for name in names if name)
 
 
-def read_back_only(table: Table) -> frozenset[str]:
-    """Return the decimal columns of the goal table: read and compared as values, never asked for in a query."""
-    if table.logical_name != "goal":
-        return frozenset()
-    return frozenset(name for name, column in table.columns.items() if column.type is ColumnType.DECIMAL)
-
-
 def columns_needed(groups: Iterable[Group], schema: Schema) -> Mapping[str, frozenset[str]]:
     """Return the columns each table must be mirrored with to compute the groups and explain their records.
 
@@ -60,6 +55,7 @@ def columns_needed(groups: Iterable[Group], schema: Schema) -> Mapping[str, froz
         for table, columns in columns_used(group.fetch, schema).items():
             needed[table].update(columns)
         needed[group.table].update(column.logical_name for column in (group.value, group.base) if column)
+        needed[group.table].update(set(RECORD_COLUMNS) & set(schema.table(group.table).columns))
     for name, wanted in needed.items():
         shown = schema.table(name)
         wanted.update(column for column in EXPLAIN_COLUMNS if column in shown.columns)
