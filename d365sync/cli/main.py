@@ -30,6 +30,7 @@ COMMANDS = {
     "status": "d365sync.cli.status:status",
     "explain": "d365sync.cli.explain:explain",
     "goals": "d365sync.cli.goals:goals",
+    "parity": "d365sync.cli.parity:parity",
     "emulator": "d365sync.cli.emulator:emulator",
 }
 """Commands in the order of their help, imported when they are used."""

@@ -7,11 +7,13 @@ Pure.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.schema import Table
 from d365sync.core.storage import FOLD_SUFFIX, fold
+from d365sync.core.values import format_instant
 from d365sync.mirror.tables import quote
 
 MOST_VALUES = 500
@@ -34,3 +36,8 @@ def among(column: str, values: Sequence[str]) -> Predicate:
     """Return the condition that a column of ids is one of at most :data:`MOST_VALUES` values."""
     parameters: dict[str, int | float | str | None] = {f"v{number}": value for number, value in enumerate(values)}
     return Predicate(f"r.{quote(column)} IN ({', '.join(f':{name}' for name in parameters)})", parameters)
+
+
+def changed_after(instant: dt.datetime) -> Predicate:
+    """Return the condition that ``modifiedon`` is later than an instant."""
+    return Predicate('r."modifiedon" > :after', {"after": format_instant(instant)})
