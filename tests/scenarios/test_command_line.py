@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
+import json
 import socket
 from pathlib import Path
 
@@ -224,6 +226,57 @@ def test_nothing_secret_shows_anywhere(admin: Admin) -> None:
 )
 def test_help_and_version_need_no_configuration(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert run(tmp_path, *arguments).code == 0
+
+
+def test_parity_of_goals_the_platform_never_rolled_up(admin: Admin) -> None:
+    admin.run("sync", "--dry-run")
+    done = admin.run("parity", "--all")
+    assert (done.code, "0 numbers compared: none" in done.out) == (0, True)
+    assert "not compared: 'Ann': never rolled up by the platform" in done.out
+
+
+def test_parity_tells_an_unknown_difference_by_its_exit_code(tmp_path: Path) -> None:
+    case = copy.deepcopy(CASES["tree"])
+    write_org(case, tmp_path / "org")
+    path = tmp_path / "org" / "goals.json"
+    goals = json.loads(path.read_text(encoding="utf-8"))
+    for goal in goals:
+        goal |= {"lastrolledupdate": "2026-11-20T09:00:00Z", "actualmoney": 12.34}
+    path.write_text(json.dumps(goals), encoding="utf-8")
+    with served(tmp_path / "org") as remote:
+        admin = initialise(tmp_path / "admin", remote, mode="plan")
+        admin.run("sync")
+        done = admin.run("parity", "--json")
+        assert done.code == 3
+        assert done.document["unexplained"] == done.document["counts"]["unknown"] > 0
+        ann = next(one for one in done.document["numbers"] if one["title"] == "Ann")
+        assert (ann["class"], ann["native"], ann["ours"], ann["explained"]) == ("unknown", 12.34, 100.25, False)
+        narrow, wide = admin.run("parity"), admin.run("parity", "--all")
+        assert "unknown: nothing that is known accounts for it" in narrow.out
+        assert "equal" in wide.out
+
+
+def test_probe_asks_before_it_makes_anything(admin: Admin) -> None:
+    asked = admin.run("probe", "--create-records")
+    assert asked.code == 2
+    assert "two goals whose titles begin with 'd365sync probe'" in asked.out
+    assert "4 open opportunities" in asked.out
+    admin.run("sync", "--dry-run")
+    before = admin.run("goals", "list", "--json").document
+    done = admin.run("probe", "--yes", "--create-records")
+    assert (done.code, "18 holds, 0 differs, 0 not told" in done.out) == (0, True), done.err
+    admin.run("sync", "--dry-run")
+    assert admin.run("goals", "list", "--json").document == before
+
+
+def test_probe_keeps_what_it_made_when_asked(admin: Admin) -> None:
+    done = admin.run("probe", "--yes", "--keep", "--json")
+    assert done.code == 0
+    assert [one["what"] for one in done.document["left"]] == ["parent goal", "child goal"]
+    assert "kept: child goal: goals(" in done.err
+    admin.run("sync", "--dry-run")
+    titles = [goal["title"] for goal in admin.run("goals", "list", "--all", "--json").document["goals"]]
+    assert sum(title.startswith("d365sync probe 2026-11-20 09:00Z") for title in titles) == 2
 
 
 def test_a_mistyped_command_or_option_is_exit_2(tmp_path: Path) -> None:
