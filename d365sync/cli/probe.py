@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
+from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
@@ -47,19 +48,24 @@ def probe(settings: Settings, *, yes: bool, keep: bool, create_records: bool, as
         create_records,
         on_step=(lambda _words: None) if as_json else (lambda words: say.print(f"... {words}")),
     )
-    left: Sequence[Made] = ()
     try:
         found = run.run()
     finally:
-        left = list(run.made) if keep else run.clean_up()
-        for one in left:
-            kept = "kept" if keep else "left behind, remove it by hand"
-            say.print(f"{kept}: {one.name}: {one.table.entity_set_name}({one.id})", soft_wrap=True)
+        try:
+            left = list(run.made) if keep else run.clean_up()
+        finally:
+            _name_left(say, run.made, keep=keep)
     if as_json:
         print_json({"readings": found, "notes": run.notes, "left": [_left(one) for one in left]})
     else:
         _print(found, run.notes)
     return INCOMPLETE if left and not keep else 0
+
+
+def _name_left(say: Console, left: Sequence[Made], *, keep: bool) -> None:
+    words = "kept" if keep else "left behind, remove it by hand"
+    for one in left:
+        say.print(f"{words}: {one.name}: {one.table.entity_set_name}({one.id})", soft_wrap=True)
 
 
 def _print_plan(url: str, *, create_records: bool, as_json: bool) -> None:

@@ -116,6 +116,10 @@ class Extent:
     child_records: bool = False
 
 
+DIRECT = Extent()
+"""All records of the goal, and its direct children without theirs."""
+
+
 def find_goal(snapshot: Snapshot, text: str) -> Goal:
     """Return the goal with this id, the only one with this title, or with an id that begins so.
 
@@ -151,7 +155,13 @@ def parts_of(line: Line, snapshot: Snapshot, goal: Goal, context: Context | None
 
 
 def explain(
-    line: Line, snapshot: Snapshot, rollup: Rollup, goal: Goal, *, plan: WritePlan | None = None, extent: Extent
+    line: Line,
+    snapshot: Snapshot,
+    rollup: Rollup,
+    goal: Goal,
+    *,
+    plan: WritePlan | None = None,
+    extent: Extent = DIRECT,
 ) -> Explanation:
     """Return the records and children behind a goal's columns, every sum exactly as it is written."""
     metric = snapshot.book.metric_of(goal)

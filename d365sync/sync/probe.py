@@ -104,13 +104,11 @@ class Probe:
         return readings(Observed(self._steps, self.zone, today, self._days, self._edge_column, self._percentage_alone))
 
     def clean_up(self) -> list[Made]:
-        """Remove what was made, the last first; return what could not be removed."""
-        left: list[Made] = []
-        while self.made:
-            one = self.made.pop()
-            if not self._removed(one):
-                left.append(one)
-        return left
+        """Remove what was made, the last first; return, and keep in ``made``, what could not be removed."""
+        for one in reversed(list(self.made)):
+            if self._removed(one):
+                self.made.remove(one)
+        return list(self.made)
 
     # -- what is made ----------------------------------------------------------------------------------------------
 
@@ -151,34 +149,38 @@ class Probe:
         return Metric(metric_id, str(body["name"]), True, DataType.MONEY, tuple(fields))
 
     def _goals(self, book: GoalBook, metric: Metric) -> tuple[str, str]:
-        """Make the parent, in the current fiscal period (a custom one if that is refused), and its child."""
+        """Make the parent and its child."""
         who, _ = self.client.who_am_i()
-        body: dict[str, Any] = {
+        shared: dict[str, object] = {
             "metricid@odata.bind": f"/{self._table('metric').entity_set_name}({metric.id})",
             "goalownerid_systemuser@odata.bind": f"/systemusers({who.get('UserId')})",
             "consideronlygoalownersrecords": True,
         }
-        today = self.now.astimezone(self.zone).date()
-        period = current_period(book.organization.fiscal, today)
-        body |= _fiscal(period) if period else _custom(today, self.zone)
-        parent_body = body | {"title": self._name("parent"), TARGET: PARENT_TARGET, "rolluponlyfromchildgoals": True}
-        try:
-            parent = self._make("goal", parent_body, "parent goal")
-        except RejectedError as error:
-            if period is None:
-                raise
-            self.notes.append(f"a goal with a fiscal period was refused: {error}")
-            body = {name: value for name, value in body.items() if "fiscal" not in name} | _custom(today, self.zone)
-            period = None
-            again = {"title": self._name("parent"), TARGET: PARENT_TARGET, "rolluponlyfromchildgoals": True}
-            parent = self._make("goal", body | again, "parent goal")
-        self._days = period[2] if period else None
-        above = f"/{self._table('goal').entity_set_name}({parent})"
-        child = self._make(
-            "goal", body | {"title": self._name("child"), "parentgoalid@odata.bind": above}, "child goal"
-        )
+        parent, shared = self._parent(shared, book)
+        above = {"parentgoalid@odata.bind": f"/{self._table('goal').entity_set_name}({parent})"}
+        child = self._make("goal", shared | above | {"title": self._name("child")}, "child goal")
         self._read("created", parent, child)
         return parent, child
+
+    def _parent(self, shared: Mapping[str, object], book: GoalBook) -> tuple[str, dict[str, object]]:
+        """Make the parent, in the current fiscal period, or in a custom one if that is refused.
+
+        Return its id, and the columns its child shares with it.
+        """
+        today = self.now.astimezone(self.zone).date()
+        own = {"title": self._name("parent"), TARGET: PARENT_TARGET, "rolluponlyfromchildgoals": True}
+        period = current_period(book.organization.fiscal, today)
+        if period is not None:
+            columns = {**shared, **_fiscal(period)}
+            try:
+                parent = self._make("goal", columns | own, "parent goal")
+            except RejectedError as error:
+                self.notes.append(f"a goal with a fiscal period was refused: {error}")
+            else:
+                self._days = period[2]
+                return parent, columns
+        columns = {**shared, **_custom(today, self.zone)}
+        return self._make("goal", columns | own, "parent goal"), columns
 
     # -- the steps -------------------------------------------------------------------------------------------------
 

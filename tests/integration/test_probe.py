@@ -193,7 +193,7 @@ def test_what_cannot_be_removed_is_named(tmp_path: Path) -> None:
     probe = probing(emulator, tmp_path, session=mounted_session(faulty))
     probe.run()
     left = probe.clean_up()
-    assert [one.name for one in left] == ["child goal", "parent goal"]
+    assert [one.name for one in left] == ["parent goal", "child goal"]
     assert all(emulator.store.get("goal", one.id) is not None for one in left)
 
 
@@ -215,3 +215,16 @@ def test_a_step_the_platform_refuses_leaves_only_its_questions_open(tmp_path: Pa
     probe.clean_up()
     assert "rolled up with the child overridden" in probe.notes[0]
     assert {one.id for one in readings.values() if one.holds is None} == {"override-kept", "overridden-child"}
+
+
+def test_where_fiscal_goals_are_refused_a_custom_period_is_taken(tmp_path: Path) -> None:
+    emulator = load(tmp_path)
+    before = rows(emulator)
+    faulty = FaultyApp(emulator.app, [Fault("POST goals", nth=(1,), status=400)])
+    probe = probing(emulator, tmp_path, session=mounted_session(faulty))
+    readings = {one.id: one for one in probe.run()}
+    assert "a goal with a fiscal period was refused" in probe.notes[0]
+    assert {one.id for one in readings.values() if one.holds is None} == {"bounds-filled", "bounds-zone"}
+    assert readings["bounds-days"].found == "counted: the first day, the last day"
+    assert probe.clean_up() == []
+    assert rows(emulator) == before
