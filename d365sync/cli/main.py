@@ -30,6 +30,8 @@ COMMANDS = {
     "status": "d365sync.cli.status:status",
     "explain": "d365sync.cli.explain:explain",
     "goals": "d365sync.cli.goals:goals",
+    "parity": "d365sync.cli.parity:parity",
+    "probe": "d365sync.cli.probe:probe",
     "emulator": "d365sync.cli.emulator:emulator",
 }
 """Commands in the order of their help, imported when they are used."""

@@ -40,11 +40,13 @@ from d365sync.dataverse.wire import (
     request_id,
     select_clause,
 )
-from d365sync.errors import AuthError, ConfigError, ProtocolError, RetryableError
+from d365sync.errors import AuthError, ConfigError, ProtocolError, RejectedError, RetryableError
 
 log = structlog.get_logger(__name__)
 
 API_PATH = "/api/data/v9.2"
+ACTION_NAMESPACE = "Microsoft.Dynamics.CRM"
+NOT_THERE = 404
 MAX_BODY_BYTES = 256 * 1024 * 1024
 CHUNK_BYTES = 256 * 1024
 STRANGER_ATTEMPTS = 3
@@ -262,9 +264,10 @@ class DataverseClient:
         all_headers = {**HEADERS, **(headers or {})}
         if prefer:
             all_headers["Prefer"] = prefer
+        if method != "GET":
+            all_headers.pop("If-None-Match")
         if body is not None:
             all_headers["Content-Type"] = "application/json"
-            all_headers.pop("If-None-Match")
         what = f"{method} {address.removeprefix(self.api_root).partition('?')[0].lstrip('/')}"
         request = requests.Request(method, address, params=params, data=body, headers=all_headers)
         failures = itertools.count(1)
@@ -319,6 +322,54 @@ class DataverseClient:
         if response.status_code >= 400:
             raise error_of(response.status_code, headers, body, what)
         return Answer(response.status_code, headers, body)
+
+    # -- rows made and removed (the probe) -------------------------------------------------------------------------
+
+    def create(self, table: Table, row_id: str, body: Mapping[str, object]) -> None:
+        """Make a row under an id of our choice; lookups in ``body`` as ``name@odata.bind``.
+
+        A create whose outcome is unknown is never sent again: the row is looked up under its id instead.
+
+        Raises:
+            RemoteError: refused, or unreachable; the row is then not there, unless it could not be looked up either.
+        """
+        document = {**body, table.primary_id: row_id}
+        try:
+            self._send("POST", f"{self.api_root}/{table.entity_set_name}", body=encode_body(document))
+        except RetryableError:
+            if not self.exists(table, row_id):
+                raise
+
+    def exists(self, table: Table, row_id: str) -> bool:
+        """Say whether a row is there (and may be read)."""
+        try:
+            self.row(table, row_id, (table.primary_id,))
+        except RejectedError as error:
+            if error.status != NOT_THERE:
+                raise
+            return False
+        return True
+
+    def delete(self, table: Table, row_id: str) -> None:
+        """Remove a row; one that is not there any more is no error, so that it may be asked again.
+
+        Raises:
+            RemoteError: refused, or unreachable.
+        """
+        try:
+            self._send("DELETE", f"{self.api_root}/{table.entity_set_name}({row_id})")
+        except RejectedError as error:
+            if error.status != NOT_THERE:
+                raise
+
+    def act(self, table: Table, row_id: str, action: str) -> None:
+        """Call a bound action without parameters, such as ``Recalculate`` of a goal.
+
+        Raises:
+            RemoteError: refused, or unreachable; the action may have happened all the same.
+        """
+        address = f"{self.api_root}/{table.entity_set_name}({row_id})/{ACTION_NAMESPACE}.{action}"
+        self._send("POST", address, body=encode_body({}))
 
 
 def modified_since(column: str, instant: dt.datetime) -> str:

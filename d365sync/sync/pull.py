@@ -26,7 +26,7 @@ from enum import StrEnum
 import structlog
 
 from d365sync.config import PullSection
-from d365sync.core.goals.needs import read_back_only
+from d365sync.core.goals.participation import read_back_only
 from d365sync.core.schema import Table
 from d365sync.core.values import Row
 from d365sync.dataverse.client import DataverseClient, modified_since

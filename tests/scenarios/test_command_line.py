@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
+import json
 import socket
 from pathlib import Path
 
@@ -55,6 +57,9 @@ def test_the_line_from_init_to_explain(admin: Admin) -> None:
         actual["own"] + sum(child["amount"] for child in actual["children"]) == actual["total"] == actual["ours"] == 301
     )
     assert '<condition attribute="statecode" operator="eq" value="1"/>' in actual["fetchxml"]
+    assert actual["records"][0]["because"][1] == "owner Nina"
+    why = admin.run("explain", "north", "--why-not", "1", "--json").document
+    assert (why["counts"], why["columns"][0]["summary"]) == (False, "owner Ann, not Nina")
 
     status = admin.run("status", "--json").document
     assert status["goals"] == {"different": 0, "right": 5}
@@ -71,6 +76,12 @@ def test_for_people_too(admin: Admin) -> None:
     explained = admin.run("explain", "North", "--query").out
     assert "1 records give 0.25, 2 children give 300.75; Dataverse held 301" in explained
     assert "<link-entity" not in explained
+    assert "counts: won (statecode 1); owner Nina; date from 2026-10-01 to 2026-12-31" in explained
+    assert "records of Ann:" in admin.run("explain", "Company", "--all").out
+    assert "1 more records" in admin.run("explain", "North", "--limit", "0").out
+    why = admin.run("explain", "north", "--why-not", "1").out
+    assert "does not count: owner Ann, not Nina" in why
+    assert "counts for the goals below: Ann" in why
     rows = list(csv.DictReader(io.StringIO(admin.run("explain", "North", "--csv").out)))
     assert sum(float(row["counts_for"]) for row in rows if row["column"] == "actualmoney") == 301
     status = admin.run("status").out
@@ -218,6 +229,57 @@ def test_nothing_secret_shows_anywhere(admin: Admin) -> None:
 )
 def test_help_and_version_need_no_configuration(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert run(tmp_path, *arguments).code == 0
+
+
+def test_parity_of_goals_the_platform_never_rolled_up(admin: Admin) -> None:
+    admin.run("sync", "--dry-run")
+    done = admin.run("parity", "--all")
+    assert (done.code, "0 numbers compared: none" in done.out) == (0, True)
+    assert "not compared: 'Ann': never rolled up by the platform" in done.out
+
+
+def test_parity_tells_an_unknown_difference_by_its_exit_code(tmp_path: Path) -> None:
+    case = copy.deepcopy(CASES["tree"])
+    write_org(case, tmp_path / "org")
+    path = tmp_path / "org" / "goals.json"
+    goals = json.loads(path.read_text(encoding="utf-8"))
+    for goal in goals:
+        goal |= {"lastrolledupdate": "2026-11-20T09:00:00Z", "actualmoney": 12.34}
+    path.write_text(json.dumps(goals), encoding="utf-8")
+    with served(tmp_path / "org") as remote:
+        admin = initialise(tmp_path / "admin", remote, mode="plan")
+        admin.run("sync")
+        done = admin.run("parity", "--json")
+        assert done.code == 3
+        assert done.document["unexplained"] == done.document["counts"]["unknown"] > 0
+        ann = next(one for one in done.document["numbers"] if one["title"] == "Ann")
+        assert (ann["class"], ann["native"], ann["ours"], ann["explained"]) == ("unknown", 12.34, 100.25, False)
+        narrow, wide = admin.run("parity"), admin.run("parity", "--all")
+        assert "unknown: nothing that is known accounts for it" in narrow.out
+        assert "equal" in wide.out
+
+
+def test_probe_asks_before_it_makes_anything(admin: Admin) -> None:
+    asked = admin.run("probe", "--create-records")
+    assert asked.code == 2
+    assert "two goals whose titles begin with 'd365sync probe'" in asked.out
+    assert "4 open opportunities" in asked.out
+    admin.run("sync", "--dry-run")
+    before = admin.run("goals", "list", "--json").document
+    done = admin.run("probe", "--yes", "--create-records")
+    assert (done.code, "18 holds, 0 differs, 0 not told" in done.out) == (0, True), done.err
+    admin.run("sync", "--dry-run")
+    assert admin.run("goals", "list", "--json").document == before
+
+
+def test_probe_keeps_what_it_made_when_asked(admin: Admin) -> None:
+    done = admin.run("probe", "--yes", "--keep", "--json")
+    assert done.code == 0
+    assert [one["what"] for one in done.document["left"]] == ["parent goal", "child goal"]
+    assert "kept: child goal: goals(" in done.err
+    admin.run("sync", "--dry-run")
+    titles = [goal["title"] for goal in admin.run("goals", "list", "--all", "--json").document["goals"]]
+    assert sum(title.startswith("d365sync probe 2026-11-20 09:00Z") for title in titles) == 2
 
 
 def test_a_mistyped_command_or_option_is_exit_2(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from d365sync.cli.main import COMMANDS, cli
 from d365sync.config import Config, RollupSection
 from d365sync.config_rules import FetchxmlSection, FiscalSection
 from d365sync.core.fetchxml.context import Context
+from d365sync.core.goals.parity import Kind
+from d365sync.core.goals.probe import QUESTIONS
 from d365sync.emulator import EmulatorSettings
 from d365sync.emulator.faults import EFFECTS
 
@@ -49,6 +51,22 @@ def test_every_command_takes_json() -> None:
         for leaf in leaves:
             assert leaf is not None
             assert any("--json" in option.opts for option in leaf.params), leaf.name
+
+
+@pytest.mark.parametrize(("name", "document"), [("explain", "explain"), ("parity", "parity"), ("probe", "parity")])
+def test_every_option_is_in_the_commands_document(name: str, document: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    text = (ROOT / "docs" / f"{document}.md").read_text(encoding="utf-8")
+    options = [option for one in command.params if isinstance(one, click.Option) for option in one.opts]
+    assert [option for option in options if f"`{option}" not in text] == []
+
+
+def test_every_class_and_reading_is_documented() -> None:
+    text = (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
+    assert [
+        name for name in (*(str(kind) for kind in Kind), *(one.id for one in QUESTIONS)) if f"`{name}`" not in text
+    ] == []
 
 
 def test_the_readme_names_every_exit_code() -> None:

@@ -201,7 +201,7 @@ def test_only_the_columns_that_matter_are_pulled() -> None:
     needed = columns_needed(grouping(with_query(BIG)).groups, SCHEMA)
     assert needed["opportunity"] - {"opportunityid"} == {
         "actualclosedate", "actualvalue", "actualvalue_base", "estimatedclosedate", "estimatedvalue",
-        "estimatedvalue_base", "name", "ownerid", "statecode", "transactioncurrencyid",
+        "estimatedvalue_base", "modifiedon", "name", "ownerid", "statecode", "transactioncurrencyid",
     }  # fmt: skip
 
 

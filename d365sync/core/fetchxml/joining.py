@@ -57,10 +57,14 @@ class Joiner:
         root = self.schema.table(fetch.entity)
         joined = dict(self._labels(fetch.links))
         for row in self.tables.get(fetch.entity, ()):
-            for linked in self._joined(row, fetch.links):
-                scope = _Scope(root, row, None, joined, linked)
+            for linked in self.joined(row, fetch.links):
+                scope = Scope(root, row, None, joined, linked)
                 if self._passes(fetch.filter, scope):
                     yield Combination(row, linked)
+
+    def scope(self, fetch: Fetch, row: Row, linked: Mapping[int, Row | None]) -> Scope:
+        """Return what the entity's filter may speak of: a row and, by identity of their links, the rows joined."""
+        return Scope(self.schema.table(fetch.entity), row, None, dict(self._labels(fetch.links)), linked)
 
     def below(self, key: str, table: Table, column: Column) -> frozenset[str]:
         """Return the keys of the rows below a row, itself left out."""
@@ -127,19 +131,21 @@ class Joiner:
                 yield link.label, (self.schema.table(link.name), id(link))
                 yield from self._labels(link.links)
 
-    def _joined(self, row: Row | None, links: Sequence[Link]) -> list[dict[int, Row | None]]:
+    def joined(self, row: Row | None, links: Sequence[Link]) -> list[dict[int, Row | None]]:
+        """Return every combination of linked rows that the links allow for a row; none when a link finds no row."""
         found: list[dict[int, Row | None]] = [{}]
         for link in links:
-            more = self._expand(row, link)
+            more = self.expand(row, link)
             found = [one | other for one in found for other in more]
         return found
 
-    def _expand(self, row: Row | None, link: Link) -> list[dict[int, Row | None]]:
+    def expand(self, row: Row | None, link: Link) -> list[dict[int, Row | None]]:
+        """Return the combinations that one link allows for a row, with the links nested in it."""
         matched = self._matches(row, link)
         if link.link_type in ("exists", "in"):
-            return [{}] if any(self._joined(linked, link.links) for linked in matched) else []
+            return [{}] if any(self.joined(linked, link.links) for linked in matched) else []
         if link.link_type == "matchfirstrowusingcrossapply":
-            fitting = [linked for linked in matched if self._joined(linked, link.links)]
+            fitting = [linked for linked in matched if self.joined(linked, link.links)]
             key = self.schema.table(link.name).primary_id
             if not fitting and self.context.matchfirst_keeps_unmatched:
                 return [{id(link): None}]
@@ -147,15 +153,16 @@ class Joiner:
         rows: Sequence[Row | None] = matched
         if link.link_type == "outer" and not matched:
             rows = [None]
-        found = [{id(link): linked} | nested for linked in rows for nested in self._joined(linked, link.links)]
+        found = [{id(link): linked} | nested for linked in rows for nested in self.joined(linked, link.links)]
         if link.link_type == "outer" and not found and self.context.inner_under_outer == "nested":
             return [{id(one): None for one in joined_of((link,))}]
         return found
 
     def _matches(self, row: Row | None, link: Link) -> list[Row]:
-        return [linked for linked in self._candidates(row, link) if self._passes(link.filter, self._own(linked, link))]
+        return [linked for linked in self.related(row, link) if self._passes(link.filter, self.own_scope(linked, link))]
 
-    def _candidates(self, row: Row | None, link: Link) -> list[Row]:
+    def related(self, row: Row | None, link: Link) -> list[Row]:
+        """Return the rows that a link's key leads to, whatever its filter says of them."""
         value = None if row is None else row.get(link.to)
         return [] if value is None else self._index(link.name, link.from_).get(self._key(value), [])
 
@@ -171,40 +178,42 @@ class Joiner:
     def _key(self, value: Value) -> Value:
         return compared_key(value, self.context)
 
-    def _own(self, linked: Row, link: Link) -> _Scope:
-        return _Scope(self.schema.table(link.name), linked, link.label, {}, {})
+    def own_scope(self, linked: Row, link: Link) -> Scope:
+        """Return what a link's own filter may speak of."""
+        return Scope(self.schema.table(link.name), linked, link.label, {}, {})
 
-    def _passes(self, node: Filter | None, scope: _Scope) -> bool:
+    def _passes(self, node: Filter | None, scope: Scope) -> bool:
         return self._verdict(node, scope) is not False
 
-    def _verdict(self, node: Filter | None, scope: _Scope) -> bool | None:
+    def _verdict(self, node: Filter | None, scope: Scope) -> bool | None:
         """Whether a filter holds; None if it is empty and has no say."""
         if node is None:
             return None
-        verdicts: list[bool | None] = [self._holds(condition, scope) for condition in node.conditions]
+        verdicts: list[bool | None] = [self.holds(condition, scope) for condition in node.conditions]
         verdicts += [self._verdict(inner, scope) for inner in node.filters]
-        verdicts += [self._quantified(scope.row, link) for link in node.links]
+        verdicts += [self.quantified(scope.row, link) for link in node.links]
         said = [verdict for verdict in verdicts if verdict is not None]
         if not said:
             return None
         return all(said) if node.type == "and" else any(said)
 
-    def _quantified(self, row: Row | None, link: Link) -> bool:
-        """Whether a link inside a filter holds.
+    def quantified(self, row: Row | None, link: Link) -> bool:
+        """Say whether a link inside a filter holds.
 
         Source: Filter rows using FetchXML, filter on values in related records (``not all`` is the same as
         ``any``; ``all`` needs related rows, none of which passes). Assumed: links nested in a quantified link
         narrow the related rows.
         """
-        related = [linked for linked in self._candidates(row, link) if self._joined(linked, link.links)]
-        passing = [self._passes(link.filter, self._own(linked, link)) for linked in related]
+        related = [linked for linked in self.related(row, link) if self.joined(linked, link.links)]
+        passing = [self._passes(link.filter, self.own_scope(linked, link)) for linked in related]
         if link.link_type == "not any":
             return not any(passing)
         if self.context.all_means_every and link.link_type.endswith("all"):
             return all(passing) is (link.link_type == "all")
         return bool(related) and not any(passing) if link.link_type == "all" else any(passing)
 
-    def _holds(self, condition: Condition, scope: _Scope) -> bool:
+    def holds(self, condition: Condition, scope: Scope) -> bool:
+        """Say whether a condition holds for the rows it speaks of."""
         table, row = scope.side(condition.entityname)
         value = self.value(row, table, condition.attribute, condition)
         if condition.valueof is not None:
@@ -225,8 +234,8 @@ class Joiner:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scope:
-    """The rows a filter's conditions may speak of."""
+class Scope:
+    """The rows a filter's conditions may speak of: the element's own, and the joined ones by label."""
 
     table: Table
     row: Row | None
@@ -235,10 +244,24 @@ class _Scope:
     linked: Mapping[int, Row | None]
 
     def side(self, label: str | None) -> tuple[Table, Row | None]:
+        """Return table and row of a label; None is the element itself."""
         if label is None or label == self.label:
             return self.table, self.row
         table, identity = self.joined[label]
         return table, self.linked[identity]
+
+    def is_own(self, label: str | None) -> bool:
+        """Say whether a label names the element itself."""
+        return label is None or label == self.label
+
+    def reaches(self, label: str | None) -> bool:
+        """Say whether the row of a label (or that there is none, for an outer link) is known."""
+        return self.is_own(label) or self.joined[label or ""][1] in self.linked
+
+    def value(self, label: str | None, attribute: str) -> Value:
+        """Return a column of the row of a label, null where an outer link found no row."""
+        row = self.side(label)[1]
+        return None if row is None else row.get(attribute)
 
 
 def _reach(key: str, next_of: Mapping[Value, set[str]]) -> frozenset[str]:

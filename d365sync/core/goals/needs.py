@@ -14,13 +14,17 @@ from d365sync.core.fetchxml.check import columns_used
 from d365sync.core.fetchxml.parse import parse_fetch
 from d365sync.core.goals.callers import caller_columns
 from d365sync.core.goals.goal import Goal, GoalBook, RollupField
-from d365sync.core.goals.participation import Group, parent_table
+from d365sync.core.goals.participation import PARENT_ALIAS, RATE, Group, parent_table
 from d365sync.core.goals.rules import Hierarchy
-from d365sync.core.schema import ColumnType, Schema, Table
+from d365sync.core.schema import Schema
 from d365sync.errors import FetchXmlError, SchemaError
 
 EXPLAIN_COLUMNS = ("ownerid", "transactioncurrencyid")
 """Shown beside every record behind a number, where the table has them."""
+MODIFIED_ON = "modifiedon"
+RECORD_COLUMNS = (RATE, MODIFIED_ON)
+"""Shown of the records that are counted, where their table has them; ``parity`` asks when a record, or the parent
+record that gives its state and date, last changed."""
 
 
 def goals_to_compute(book: GoalBook) -> tuple[Goal, ...]:
@@ -47,13 +51,6 @@ def tables_named(book: GoalBook) -> frozenset[str]:
     return frozenset(name for name in names if name)
 
 
-def read_back_only(table: Table) -> frozenset[str]:
-    """Return the decimal columns of the goal table: read and compared as values, never asked for in a query."""
-    if table.logical_name != "goal":
-        return frozenset()
-    return frozenset(name for name, column in table.columns.items() if column.type is ColumnType.DECIMAL)
-
-
 def columns_needed(
     groups: Iterable[Group], schema: Schema, hierarchy: Hierarchy = Hierarchy.MANAGER
 ) -> Mapping[str, frozenset[str]]:
@@ -68,6 +65,10 @@ def columns_needed(
         for table, columns in columns_used(group.fetch, schema).items():
             needed[table].update(columns)
         needed[group.table].update(column.logical_name for column in (group.value, group.base) if column)
+        needed[group.table].update(set(RECORD_COLUMNS) & set(schema.table(group.table).columns))
+        for link in group.fetch.links:
+            if link.alias == PARENT_ALIAS and MODIFIED_ON in schema.table(link.name).columns:
+                needed[link.name].add(MODIFIED_ON)
     for name, wanted in needed.items():
         shown = schema.table(name)
         wanted.update(column for column in EXPLAIN_COLUMNS if column in shown.columns)

@@ -39,6 +39,7 @@ BOUNDS: Mapping[DateBehavior, tuple[tuple[str, Placeholder], tuple[str, Placehol
 """The half-open bounds of a goal's period, by what the date column holds."""
 EARLIEST_YEAR, LATEST_YEAR = 1753, 9998
 """Source: column date range of the platform; a day and a zone must fit beyond the last year."""
+RATE = "exchangerate"
 PARENT_ALIAS = "parent_of_record"
 DETAIL_PARENTS = {
     "opportunityproduct": "opportunity",
@@ -319,10 +320,19 @@ def _group(
 
 
 def _refuse_goal_decimals(fetch: Fetch, schema: Schema) -> None:
-    """Refuse a query over the goal table's decimal columns, which the mirror keeps as text."""
-    for name in sorted(columns_used(fetch, schema).get("goal", ())):
-        if schema.table("goal").column(name).type is ColumnType.DECIMAL:
-            raise SchemaError(f"a rollup query over 'goal.{name}' is not supported", table="goal", column=name)
+    """Refuse a query over the columns that the mirror keeps as text: the goal table's decimals, exchange rates."""
+    for table, names in columns_used(fetch, schema).items():
+        for name in sorted(names & read_back_only(schema.table(table))):
+            raise SchemaError(f"a rollup query over '{table}.{name}' is not supported", table=table, column=name)
+
+
+def read_back_only(table: Table) -> frozenset[str]:
+    """Return the columns that are read and compared as values, never asked for in a query.
+
+    The decimal columns of the goal table, and everywhere the exchange rate: scaled, they do not fit 64 bits.
+    """
+    decimals = {name for name, column in table.columns.items() if column.type is ColumnType.DECIMAL}
+    return frozenset(decimals if table.logical_name == "goal" else decimals & {RATE})
 
 
 def _fault_code(error: Exception, query: RollupQuery | None) -> str:

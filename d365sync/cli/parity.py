@@ -1,0 +1,140 @@
+"""``parity``: the platform's own numbers beside ours, and what each difference comes from.
+
+IO: terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from d365sync.cli.context import Settings
+from d365sync.cli.output import console, number, plain_document, print_json
+from d365sync.core.goals.parity import Finding, Kind
+from d365sync.sync.parity import Compared, Parity, compare
+
+UNEXPLAINED = 3
+MOST_NAMED = 3
+TABLE_WIDTH = 110
+"""Columns a terminal needs for a table; a narrower one gets lines."""
+STYLES = {Kind.EQUAL: "green", Kind.UNKNOWN: "bold red"}
+
+
+@click.command()
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Equal numbers, those that differ only by their children, and goals not compared, too.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def parity(settings: Settings, *, everything: bool, as_json: bool) -> int:
+    """Compare the numbers that Dynamics 365 rolled up itself with ours, and class every difference.
+
+    Reads what the last sync mirrored; asks Dataverse nothing. Exit code 3 when a difference is not explained.
+    """
+    from d365sync.sync.offline import mirrored
+
+    with settings.app(offline=True) as app:
+        found = compare(app.line, mirrored(app.line, app.clock()))
+    if as_json:
+        print_json(_document(found, everything=everything))
+    else:
+        _print(found, everything=everything)
+    return UNEXPLAINED if found.unknown else 0
+
+
+def _print(found: Parity, *, everything: bool) -> None:
+    out = console()
+    shown = [one for one in found.compared if everything or one.finding.kind not in (Kind.EQUAL, Kind.CHILDREN)]
+    if shown and out.width >= TABLE_WIDTH:
+        out.print(_table(shown))
+    elif shown:
+        for one in shown:
+            _print_one(out, one)
+    if everything:
+        for skip in found.skipped:
+            out.print(f"not compared: '{skip.title}': {skip.reason}", soft_wrap=True)
+    _print_summary(out, found)
+
+
+def _table(shown: Sequence[Compared]) -> Table:
+    table = Table(header_style="bold", title="Platform and d365sync", title_justify="left")
+    table.add_column("Goal", overflow="fold", ratio=2)
+    for name in ("Platform", "Ours", "Difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Class and evidence", overflow="fold", ratio=3)
+    for one in shown:
+        numbers = (number(one.native), number(one.ours), number(one.finding.difference))
+        table.add_row(f"{one.title}\n{one.column}", *numbers, _words(one.finding))
+    return table
+
+
+def _print_one(out: Console, one: Compared) -> None:
+    """Print one number in two or three lines, for narrow terminals."""
+    numbers = f"platform {number(one.native)}, ours {number(one.ours)}, difference {number(one.finding.difference)}"
+    out.print(Text.assemble((one.title, "bold"), f"  {one.column}"))
+    out.print(Padding(numbers, (0, 0, 0, 2), expand=False))
+    out.print(Padding(_words(one.finding), (0, 0, 0, 2), expand=False))
+
+
+def _words(finding: Finding) -> Text:
+    possible = not finding.certain and finding.is_explained
+    name = f"{finding.kind} (possible)" if possible else str(finding.kind)
+    words = Text.assemble((name, STYLES.get(finding.kind, "bold")))
+    if finding.kind is Kind.EQUAL:
+        return words
+    words.append(f": {finding.words}")
+    names = [f"{record.name or record.id} {number(record.amount)}" for record in finding.records[:MOST_NAMED]]
+    if names:
+        more = len(finding.records) - len(names)
+        words.append(f": {'; '.join(names)}" + (f" and {more} more" if more else ""))
+    if finding.setting:
+        words.append(f" (see {finding.setting})")
+    return words
+
+
+def _print_summary(out: Console, found: Parity) -> None:
+    counts = [f"{found.count(kind)} {kind}" for kind in Kind if found.count(kind)]
+    out.print(f"{len(found.compared)} numbers compared: {', '.join(counts) or 'none'}", soft_wrap=True)
+    if found.skipped:
+        taken = sum(skip.reason.startswith("taken over") for skip in found.skipped)
+        words = f", {taken} of them because d365sync took them over" if taken else ""
+        out.print(f"{len(found.skipped)} goals are not compared{words} (--all says why)", soft_wrap=True)
+
+
+def _document(found: Parity, *, everything: bool) -> dict[str, object]:
+    shown = [one for one in found.compared if everything or one.finding.kind is not Kind.EQUAL]
+    return {
+        "compared": len(found.compared),
+        "counts": {str(kind): found.count(kind) for kind in Kind},
+        "unexplained": len(found.unknown),
+        "numbers": [_one(one) for one in shown],
+        "not_compared": found.skipped,
+    }
+
+
+def _one(one: Compared) -> dict[str, object]:
+    finding = plain_document(one.finding)
+    return {
+        "goal": one.goal_id,
+        "title": one.title,
+        "column": one.column,
+        "rolled_up_at": one.rolled_up_at,
+        "native": one.native,
+        "ours": one.ours,
+        "difference": finding["difference"],
+        "class": finding["kind"],
+        "explained": one.finding.is_explained,
+        "certain": finding["certain"],
+        "evidence": finding["words"],
+        "amount": finding["amount"],
+        "setting": finding["setting"],
+        "records": finding["records"],
+    }
