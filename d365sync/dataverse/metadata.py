@@ -21,6 +21,10 @@ TABLE_PROPERTIES = (
     "LogicalName,EntitySetName,PrimaryIdAttribute,PrimaryNameAttribute,ChangeTrackingEnabled,"
     "IsOptimisticConcurrencyEnabled,ObjectTypeCode"
 )
+RELATIONSHIPS = "ManyToOneRelationships($select=ReferencedEntity,ReferencingAttribute,IsHierarchical)"
+"""Expanded with the table, so that its hierarchy costs no request of its own.
+
+Source: Query hierarchical data (a relationship of a table with itself, IsHierarchical)."""
 COLUMN_PROPERTIES = (
     "LogicalName,AttributeType,AttributeTypeName,IsValidForRead,IsValidForCreate,IsValidForUpdate,"
     "IsPrimaryId,AttributeOf"
@@ -54,7 +58,7 @@ def read_table(client: DataverseClient, name: str) -> Table | None:
         return None
     address = f"EntityDefinitions(LogicalName='{name}')"
     try:
-        head = decode_object(client.get(address, {"$select": TABLE_PROPERTIES}).body)
+        head = decode_object(client.get(address, {"$select": TABLE_PROPERTIES, "$expand": RELATIONSHIPS}).body)
     except RejectedError as error:
         if error.status == 404:
             return None
@@ -74,7 +78,18 @@ def read_table(client: DataverseClient, name: str) -> Table | None:
         change_tracking=head.get("ChangeTrackingEnabled") is True,
         optimistic_concurrency=head.get("IsOptimisticConcurrencyEnabled") is not False,
         object_type_code=head.get("ObjectTypeCode"),
+        hierarchy_parent=_hierarchy_parent(name, head.get("ManyToOneRelationships")),
     )
+
+
+def _hierarchy_parent(name: str, relationships: object) -> str | None:
+    """Return the lookup of the table's hierarchical relationship, None when it has none."""
+    if not isinstance(relationships, list):
+        raise ProtocolError(f"the definition of {name} has no list of relationships")
+    for one in relationships:
+        if isinstance(one, dict) and one.get("IsHierarchical") is True and one.get("ReferencedEntity") == name:
+            return _text(one, "ReferencingAttribute")
+    return None
 
 
 def _values(client: DataverseClient, address: str, properties: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP
 from enum import StrEnum
+from typing import Any
 from zoneinfo import ZoneInfo
 
 
@@ -53,6 +54,11 @@ class EmulatorSettings:
     - ``overridden_feed_parents``: an overridden goal's stored value is what its parent adds
     - ``empty_is_zero``: an active category without rows is 0 (else null)
     - ``rollup_query_limit``: most records taken from a rollup query; None is no limit
+    - ``user_time_zone``: zone of a user whose settings have no time zone code, or one that is not known
+    - ``user_language``: language of a user whose settings name none; None leaves it unknown
+    - ``fiscal_year_end_code``: ``organization.fiscalyeardisplaycode`` that names fiscal years by their last day
+    - ``fetch_readings``: how FetchXML is read where documents leave it open: fields of
+      :class:`~d365sync.core.fetchxml.context.Context` by name, where they differ from its defaults
     """
 
     missing_privileges: frozenset[str] = frozenset()
@@ -75,3 +81,7 @@ class EmulatorSettings:
     overridden_feed_parents: bool = True
     empty_is_zero: bool = True
     rollup_query_limit: int | None = None
+    user_time_zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    user_language: int | None = None
+    fiscal_year_end_code: int = 2
+    fetch_readings: Mapping[str, Any] = field(default_factory=dict)

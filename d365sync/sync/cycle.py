@@ -18,7 +18,7 @@ from d365sync.core.fetchxml.context import Context
 from d365sync.core.goals.book import BOOK_COLUMNS, build_book
 from d365sync.core.goals.forest import Forest, build_forest
 from d365sync.core.goals.goal import GoalBook
-from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
+from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named, tables_referred
 from d365sync.core.goals.participation import Grouping, group_goals
 from d365sync.core.goals.rollup import Rollup, RollupRules, roll_up
 from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
@@ -192,6 +192,7 @@ def pull_all(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snaps
     pulls = [puller.pull(table) for name, table in tables.items() if name not in LATE_TABLES]
     book = load_book(line, tables)
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
+    schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_referred(book, schema), now)])
     grouping = group_goals(book, schema, goals_to_compute(book))
     needed = columns_needed(grouping.groups, schema)
     for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:

@@ -21,6 +21,7 @@ from d365sync.core.fetchxml.ast import joined_of, quantified_of
 from d365sync.core.fetchxml.check import columns_used
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.fetchxml.context import Context
+from d365sync.core.fetchxml.used import rows_followed
 from d365sync.core.goals.goal import GoalBook
 from d365sync.core.goals.participation import Group, Grouping, owner_span, stored_bounds
 from d365sync.core.goals.rollup import OwnPart
@@ -120,9 +121,16 @@ class Recomputer:
         }
         if not relevant:
             return set()
-        if set(relevant) != {group.table} or relevant[group.table].everything or _links_to_itself(group):
+        if set(relevant) != {group.table} or relevant[group.table].everything or self._reaches_itself(group):
             return set(bounds)
         return self.mirror.touched_goals(group, predicate, list(bounds.values()))
+
+    def _reaches_itself(self, group: Group) -> bool:
+        """Say whether the group's query reaches rows of its own table: then a changed row may count through another."""
+        links = [*joined_of(group.fetch.links), *quantified_of(group.fetch.filter)]
+        links += [one for link in links for one in joined_of(link.links)]
+        joined = any(link.name == group.table for link in links)
+        return joined or group.table in rows_followed(group.fetch, self.schema)
 
     def _columns(self, group: Group) -> Mapping[str, set[str]]:
         used = {name: set(columns) for name, columns in columns_used(group.fetch, self.schema).items()}
@@ -146,12 +154,6 @@ def bound_of(book: GoalBook, group: Group, goal_id: str, span: DaySpan, zone: Zo
     """Return one goal's values of the group's placeholders, in stored spelling."""
     owner = book.goals[goal_id].owner_id if group.owned else None
     return {**stored_bounds(span, zone), "goal_id": goal_id, "owner": owner}
-
-
-def _links_to_itself(group: Group) -> bool:
-    """Say whether the group's query joins its own table: then a changed row may count through another."""
-    links = [*joined_of(group.fetch.links), *quantified_of(group.fetch.filter)]
-    return any(link.name == group.table for link in [*links, *(one for link in links for one in joined_of(link.links))])
 
 
 def _concerns(changes: TableChanges, columns: set[str]) -> bool:

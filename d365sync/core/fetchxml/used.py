@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Link, conditions_of, joined_of, quantified_of
 from d365sync.core.fetchxml.names import (
@@ -84,3 +84,38 @@ class _Collector:
         if target is not None and target.hierarchy_parent is not None:
             self.add(target.logical_name, target.primary_id)
             self.add(target.logical_name, target.hierarchy_parent)
+
+
+def rows_followed(fetch: Fetch, schema: Schema) -> frozenset[str]:
+    """Return the tables of which a query looks at other rows than those it joins: hierarchies, names of lookups.
+
+    Lookups count with every table they may point to, also those that the schema does not have.
+    """
+    found: set[str] = set()
+    for table, name, operator in _columns_named(fetch):
+        holder = schema.tables.get(table)
+        owner = None if holder is None else named_owner(holder, name)
+        column = owner if owner is not None or holder is None else find_column(holder, name)
+        if holder is None or column is None or (owner is None and operator not in HIERARCHY_OPERATORS):
+            continue
+        found.update(column.targets if column.is_lookup else {table} if operator in HIERARCHY_OPERATORS else ())
+    return frozenset(found)
+
+
+def _columns_named(fetch: Fetch) -> Iterator[tuple[str, str, str]]:
+    """Every column that a condition names, with its table and the operator (empty for the column compared with)."""
+    labels = {link.label: link.name for link in joined_of(fetch.links)}
+    yield from _named_in(fetch.filter, fetch.entity, labels)
+    for link in joined_of(fetch.links):
+        yield from _named_in(link.filter, link.name, {link.label: link.name})
+
+
+def _named_in(node: Filter | None, own: str, labels: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    for condition in conditions_of(node):
+        yield labels.get(condition.entityname or "", own), condition.attribute, condition.operator
+        if condition.valueof is not None:
+            label, name = split_reference(condition.valueof)
+            yield labels.get(label or "", own), name, ""
+    for quantified in quantified_of(node):
+        for link in joined_of((quantified,)):
+            yield from _named_in(link.filter, link.name, {link.label: link.name})

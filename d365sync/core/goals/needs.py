@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from d365sync.core.fetchxml.ast import Fetch, Filter, Link
 from d365sync.core.fetchxml.check import columns_used
 from d365sync.core.fetchxml.parse import parse_fetch
+from d365sync.core.fetchxml.used import rows_followed
 from d365sync.core.goals.goal import Goal, GoalBook, RollupField
 from d365sync.core.goals.participation import Group, parent_table
 from d365sync.core.schema import ColumnType, Schema, Table
@@ -41,6 +42,20 @@ def tables_named(book: GoalBook) -> frozenset[str]:
         for query_id in goal.queries.values():
             names.update(_tables_of(book.queries[query_id].fetchxml) if query_id in book.queries else ())
     return frozenset(name for name in names if name)
+
+
+def tables_referred(book: GoalBook, schema: Schema) -> frozenset[str]:
+    """Return the tables whose rows the open goals' queries reach through lookups without naming them.
+
+    A hierarchy operator on a lookup needs the hierarchy of its table, a virtual name the name of the row.
+    """
+    names: set[str] = set()
+    for query_id in {query_id for goal in goals_to_compute(book) for query_id in goal.queries.values()}:
+        try:
+            names |= rows_followed(parse_fetch(book.queries[query_id].fetchxml), schema)
+        except (KeyError, FetchXmlError):
+            continue
+    return frozenset(names)
 
 
 def read_back_only(table: Table) -> frozenset[str]:
