@@ -129,9 +129,14 @@ def schema_of(case: Case) -> Schema:
     return Schema.of(_table(name, table) for name, table in case["schema"].items())
 
 
+def _known_type(spelled: str) -> bool:
+    """Whether columns of a type can be queried at all; files, images and party lists cannot."""
+    return spelled.partition(":")[0] in set(ColumnType)
+
+
 def _table(name: str, table: Mapping[str, Any]) -> Table:
     key, primary_name = table["primary_key"], table.get("primary_name")
-    columns = {column: column_of(column, kind, key) for column, kind in table["columns"].items()}
+    columns = {name: column_of(name, kind, key) for name, kind in table["columns"].items() if _known_type(kind)}
     kinds = {column.type_name for column in columns.values() if column.is_polymorphic}
     return Table(
         logical_name=name,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Mapping
 from zoneinfo import ZoneInfo
 
 from d365sync.core.fetchxml.context import Context
@@ -50,7 +49,6 @@ def caller_context(store: Store, user_id: str | None, now: dt.datetime) -> Conte
             user_language=language if isinstance(language, int) else None,
             user_hierarchy=_reports(store),
             team_members=members,
-            option_labels=option_labels(store),
             **settings.fetch_readings,
         )
     except ValueError as error:
@@ -79,16 +77,6 @@ def fiscal_calendar(organization: Row, zone: ZoneInfo, end_code: int) -> FiscalC
         day = local.date() if local.time() == dt.time(0) else begins.date()
     named_by_end = organization.get("fiscalyeardisplaycode") == end_code
     return FiscalCalendar(day.month, day.day, template, named_by="end" if named_by_end else "start")
-
-
-def option_labels(store: Store) -> Mapping[str, Mapping[int, str]]:
-    """Return the labels of every choice and two-options column, by ``table.column``."""
-    return {
-        f"{facts.name}.{column.name}": column.options
-        for facts in store.catalogue.tables.values()
-        for column in facts.columns.values()
-        if column.options
-    }
 
 
 def _members(store: Store) -> dict[str, tuple[str, ...]]:

@@ -18,7 +18,13 @@ from d365sync.core.fetchxml.context import Context
 from d365sync.core.goals.book import BOOK_COLUMNS, build_book
 from d365sync.core.goals.forest import Forest, build_forest
 from d365sync.core.goals.goal import GoalBook
-from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named, tables_referred
+from d365sync.core.goals.needs import (
+    columns_needed,
+    goals_to_compute,
+    labels_tested,
+    tables_named,
+    tables_referred,
+)
 from d365sync.core.goals.participation import Grouping, group_goals
 from d365sync.core.goals.rollup import Rollup, RollupRules, roll_up
 from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
@@ -29,7 +35,7 @@ from d365sync.errors import ProtocolError, RejectedError, SchemaError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
-from d365sync.sync.definitions import definitions, oldest_definition
+from d365sync.sync.definitions import definitions, labelled, oldest_definition
 from d365sync.sync.pull import Puller, TablePull, Watcher, mirror_table
 from d365sync.sync.push import Pushed, Pusher
 from d365sync.sync.recompute import Recomputed, Recomputer
@@ -193,6 +199,7 @@ def pull_all(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snaps
     book = load_book(line, tables)
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_referred(book, schema), now)])
+    schema = labelled(line.client, line.mirror, schema, labels_tested(book, schema), now)
     grouping = group_goals(book, schema, goals_to_compute(book))
     needed = columns_needed(grouping.groups, schema)
     for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:

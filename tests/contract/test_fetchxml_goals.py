@@ -38,9 +38,8 @@ def suitable(case: Case) -> bool:
         return False
     shaped = fetch.top is not None or fetch.count is not None or fetch.page is not None or fetch.aggregate
     asks = any(f'"{name}"' in case["fetchxml"] for name in (*USER_OPERATORS, "eq-userlanguage"))
-    labelled = bool((case.get("settings") or {}).get("option_labels"))
     by_end = context_of(case).fiscal.named_by == "end"
-    return not (shaped or asks or labelled or by_end or case["entity"] in _BOOK)
+    return not (shaped or asks or by_end or case["entity"] in _BOOK)
 
 
 def _goal_tables(case: Case) -> dict[str, list[dict[str, Any]]]:

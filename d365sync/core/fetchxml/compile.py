@@ -228,7 +228,7 @@ class _Compiler:
         return Subject.of(table, column, alias, self._target)
 
     def _need_labels(self, table: Table, owner: Column, node: Located) -> None:
-        if not self._target.context.labels_of(table.logical_name, owner.logical_name):
+        if not self._target.context.labels_of(table, owner):
             raise refusal(f"the labels of '{owner.logical_name}' are not known", node)
 
     def _alias(self) -> str:

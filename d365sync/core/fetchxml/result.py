@@ -159,7 +159,7 @@ class _Sorting:
         if self.column.is_lookup:
             return _sortable(self.joiner.target_name(row, self.column))
         if self.column.type in CHOICE_TYPES and isinstance(value, int):
-            labels = self.joiner.context.labels_of(self.table.logical_name, self.column.logical_name)
+            labels = self.joiner.context.labels_of(self.table, self.column)
             return True, (value not in labels, fold(labels[value]) if value in labels else value)
         return _sortable(value)
 

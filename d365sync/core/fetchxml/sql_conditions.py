@@ -71,7 +71,7 @@ def _name_sql(owner: Column, table: Table, alias: str, target: Target) -> str:
     """The folded virtual name of a lookup (its target's primary name) or of a choice (its label)."""
     column = stored_column(alias, owner)
     if not owner.is_lookup:
-        labels = target.context.labels_of(table.logical_name, owner.logical_name)
+        labels = target.context.labels_of(table, owner)
         cases = (f"WHEN {value} THEN {target.parameters.add(fold(label))}" for value, label in sorted(labels.items()))
         return f"(CASE {column} {' '.join(cases)} END)"
     names: list[str] = []

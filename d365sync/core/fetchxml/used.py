@@ -119,3 +119,15 @@ def _named_in(node: Filter | None, own: str, labels: Mapping[str, str]) -> Itera
     for quantified in quantified_of(node):
         for link in joined_of((quantified,)):
             yield from _named_in(link.filter, link.name, {link.label: link.name})
+
+
+def labels_needed(fetch: Fetch, schema: Schema) -> frozenset[tuple[str, str]]:
+    """Return the choices, by table and column, whose labels a query tests through their virtual names."""
+    owners = (
+        (table, named_owner(schema.tables[table], name))
+        for table, name, _ in _columns_named(fetch)
+        if table in schema.tables
+    )
+    return frozenset(
+        (table, owner.logical_name) for table, owner in owners if owner is not None and not owner.is_lookup
+    )

@@ -6,12 +6,12 @@ Pure.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from d365sync.core.fetchxml.ast import Fetch, Filter, Link
 from d365sync.core.fetchxml.check import columns_used
 from d365sync.core.fetchxml.parse import parse_fetch
-from d365sync.core.fetchxml.used import rows_followed
+from d365sync.core.fetchxml.used import labels_needed, rows_followed
 from d365sync.core.goals.goal import Goal, GoalBook, RollupField
 from d365sync.core.goals.participation import Group, parent_table
 from d365sync.core.schema import ColumnType, Schema, Table
@@ -49,13 +49,21 @@ def tables_referred(book: GoalBook, schema: Schema) -> frozenset[str]:
 
     A hierarchy operator on a lookup needs the hierarchy of its table, a virtual name the name of the row.
     """
-    names: set[str] = set()
+    return frozenset(name for fetch in _queries(book) for name in rows_followed(fetch, schema))
+
+
+def labels_tested(book: GoalBook, schema: Schema) -> frozenset[tuple[str, str]]:
+    """Return the choices, by table and column, whose labels the open goals' queries test."""
+    return frozenset(one for fetch in _queries(book) for one in labels_needed(fetch, schema))
+
+
+def _queries(book: GoalBook) -> Iterator[Fetch]:
+    """The queries of the open goals that can be read."""
     for query_id in {query_id for goal in goals_to_compute(book) for query_id in goal.queries.values()}:
         try:
-            names |= rows_followed(parse_fetch(book.queries[query_id].fetchxml), schema)
+            yield parse_fetch(book.queries[query_id].fetchxml)
         except (KeyError, FetchXmlError):
             continue
-    return frozenset(names)
 
 
 def read_back_only(table: Table) -> frozenset[str]:
