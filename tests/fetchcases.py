@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,6 +22,7 @@ import pytest
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fiscal import FiscalCalendar, FiscalTemplate
 from d365sync.core.schema import LOOKUP_TYPES, Column, ColumnType, DateBehavior, Schema, Table
+from d365sync.core.storage import ACCENT_FUNCTION, without_accents
 from d365sync.core.values import Row, Value, parse_instant
 from d365sync.mirror.tables import Dialect, MirrorTable
 
@@ -211,6 +213,13 @@ def asserted(case: Case, holds: bool, told: object) -> None:
     if not holds and unsettled:
         pytest.xfail(f"the sources disagree and no setting is known to cover the case: {told}")
     assert holds, told
+
+
+def sqlite_in_memory() -> sqlite3.Connection:
+    """Return an empty database that knows what the mirror's databases know."""
+    database = sqlite3.connect(":memory:")
+    database.create_function(ACCENT_FUNCTION, 1, lambda text: text and without_accents(text), deterministic=True)
+    return database
 
 
 def load(

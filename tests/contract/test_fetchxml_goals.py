@@ -20,7 +20,7 @@ from d365sync.core.fetchxml.parse import parse_fetch
 from d365sync.emulator.native import recalculate
 from d365sync.errors import FetchXmlError
 from tests.emulated import application
-from tests.fetchcases import CASES, Case, case_files, context_of, parametrized, read_cases, reading_of, refused
+from tests.fetchcases import CASES, FOLDER, Case, context_of, parametrized, read_cases, reading_of, refused
 from tests.fetchorgs import emulator_of, entity_set_of, zone_of
 
 _GOAL, _METRIC, _FIELD, _QUERY = (f"77777777-0000-4000-8000-{number:012}" for number in range(1, 5))
@@ -90,7 +90,7 @@ def _firsts() -> set[str]:
 
 
 _FIRSTS = _firsts()
-_SHIPPED = {case["id"] for case in read_cases(case_files({}))[0]}
+_SHIPPED = {case["id"] for case in read_cases([FOLDER / "cases.json"])[0]}
 _EFFORT = float(os.environ.get("D365SYNC_TEST_EFFORT", "1"))
 
 

@@ -17,7 +17,7 @@ from d365sync.core.fetchxml.check import check_fetch
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.names import find_column, named_owner, split_reference
 from d365sync.core.fetchxml.refusal import Located, refusal
-from d365sync.core.fetchxml.sql_conditions import Subject, columns_sql, condition_sql
+from d365sync.core.fetchxml.sql_conditions import Subject, blank_sql, columns_sql, condition_sql, folded_sql
 from d365sync.core.fetchxml.sql_values import (
     ALWAYS,
     NEVER,
@@ -178,8 +178,7 @@ class _Compiler:
         own = self._subject(table, alias, link.from_, link)
         # Both sides are of one family, so the other side has a folded shadow exactly if this one has.
         other = f"{parent}.{quoted(link.to + shadow_suffix(own.column))}"
-        if own.compared != own.folded:
-            other = f"rtrim({other}, ' ')"
+        other = blank_sql(folded_sql(other, own.column, self._target), own.column, self._target)
         tests = [f"{own.compared} = {other}"]
         return tests + self._filter(link.filter if filtered else None, _Scope(table, alias, link.label))
 

@@ -40,6 +40,7 @@ class Context:
     - ``not_under_keeps_null``: not-under on a lookup returns rows whose lookup is empty
     - ``not_under_keeps_anchor``: not-under returns the row it names as well
     - ``valueof_ne_keeps_both_null``: ne with valueof returns rows where both columns are empty
+    - ``accents_count``: text that differs in accents differs (it depends on the organization's base language)
     - ``trailing_blanks_count``: text that differs in blanks at its end is not equal (patterns always see them)
     - ``between_to_end_of_day``: an upper end of between without a time means the end of that day, not its midnight
     - ``literals_follow_zone``: a literal with a zone, on a DateOnly or TimeZoneIndependent column, is turned into
@@ -73,6 +74,7 @@ class Context:
     not_under_keeps_null: bool = False
     not_under_keeps_anchor: bool = True
     valueof_ne_keeps_both_null: bool = False
+    accents_count: bool = True
     trailing_blanks_count: bool = True
     between_to_end_of_day: bool = False
     literals_follow_zone: bool = False
