@@ -17,11 +17,13 @@ import pytest
 from d365sync.core.fetchxml.ast import Fetch
 from d365sync.core.fetchxml.operators import USER_OPERATORS
 from d365sync.core.fetchxml.parse import parse_fetch
+from d365sync.core.values import Value
+from d365sync.emulator import Emulator
 from d365sync.emulator.native import recalculate
 from d365sync.errors import FetchXmlError
 from tests.emulated import application
 from tests.fetchcases import CASES, FOLDER, Case, context_of, parametrized, read_cases, reading_of, refused
-from tests.fetchorgs import emulator_of, entity_set_of, zone_of
+from tests.fetchorgs import emulator_of, zone_of
 
 _GOAL, _METRIC, _FIELD, _QUERY = (f"77777777-0000-4000-8000-{number:012}" for number in range(1, 5))
 _BOOK = ("systemuser", "team", "organization", "businessunit", "transactioncurrency")
@@ -98,23 +100,68 @@ def _run(case: Case) -> bool:
     return suitable(case) and (_EFFORT >= 2 or case["id"] in _FIRSTS or case["id"] not in _SHIPPED)
 
 
-@parametrized(_run)
-def test_a_goal_counts_the_rows_of_the_case(case: Case, tmp_path: Path) -> None:
-    org = tmp_path / "org"
-    org.mkdir()
-    emulator = emulator_of(case, org, {_DATE: "datetime:dateonly"}, **_goal_tables(case))
+def _org(case: Case, folder: Path) -> Emulator:
+    folder.mkdir()
+    emulator = emulator_of(case, folder, {_DATE: "datetime:dateonly"}, **_goal_tables(case))
     for row_id in list(emulator.store.rows(case["entity"])):
         emulator.store.change(case["entity"], row_id, {_DATE: dt.date(2000, 6, 1)})
-    expected = len(set(case["expected_ids"]))
-    now = dt.datetime.fromisoformat(case["now"])
-    sections = {"rollup": {"time_zone": str(zone_of(case))}}
-    with application(emulator, tmp_path, now=now, **sections) as app:
+    return emulator
+
+
+def _synced(emulator: Emulator, case: Case, folder: Path) -> Value:
+    now, sections = dt.datetime.fromisoformat(case["now"]), {"rollup": {"time_zone": str(zone_of(case))}}
+    with application(emulator, folder, now=now, **sections) as app:
         result = app.sync(write=True)
     assert [problem.message for problem in result.rollup.problems] == []
-    assert emulator.store.rows("goal")[_GOAL]["actualinteger"] == expected, entity_set_of(emulator, case)
+    return emulator.store.rows("goal")[_GOAL]["actualinteger"]
+
+
+@parametrized(_run)
+def test_a_goal_counts_the_rows_of_the_case(case: Case, tmp_path: Path) -> None:
+    emulator = _org(case, tmp_path / "org")
+    expected = len(set(case["expected_ids"]))
+    assert _synced(emulator, case, tmp_path) == expected
     emulator.store.change("goal", _GOAL, {"isoverridden": False, "actualinteger": -1})
-    recalculate(emulator.store, _GOAL, emulator.store.settings, now)
+    recalculate(emulator.store, _GOAL, emulator.store.settings, dt.datetime.fromisoformat(case["now"]))
     assert emulator.store.rows("goal")[_GOAL]["actualinteger"] == expected
+
+
+def _key(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012}"
+
+
+@pytest.mark.parametrize(
+    ("condition", "changes"),
+    [
+        (f'attribute="new_itemid" operator="under" value="{_key(1)}"', {"new_parentid": None}),
+        ('attribute="new_parentidname" operator="eq" value="middle"', {"new_name": "moved"}),
+    ],
+)
+def test_a_change_of_a_row_that_does_not_count_moves_those_that_it_stands_above(
+    condition: str, changes: dict[str, Value], tmp_path: Path
+) -> None:
+    names = {1: ("top", None), 2: ("middle", _key(1)), 3: ("leaf", _key(2))}
+    leaf = '<condition attribute="new_name" operator="eq" value="leaf"/>'
+    case: Case = {
+        "id": "moved",
+        "entity": "new_item",
+        "fetchxml": f'<fetch><entity name="new_item"><filter>{leaf}<condition {condition}/></filter></entity></fetch>',
+        "now": "2024-05-15T10:30:45+00:00",
+        "settings": {"user_id": "00000000-0000-4000-8000-0000000000a1"},
+        "rows": [{"new_itemid": _key(n), "new_name": name, "new_parentid": up} for n, (name, up) in names.items()],
+        "schema": {
+            "new_item": {
+                "primary_key": "new_itemid",
+                "primary_name": "new_name",
+                "hierarchy_parent": "new_parentid",
+                "columns": {"new_itemid": "uniqueidentifier", "new_name": "string", "new_parentid": "lookup:new_item"},
+            }
+        },
+    }
+    emulator = _org(case, tmp_path / "org")
+    assert _synced(emulator, case, tmp_path) == 1
+    emulator.store.change("new_item", _key(2), changes)
+    assert _synced(emulator, case, tmp_path) == 0
 
 
 def test_many_cases_are_suitable() -> None:
