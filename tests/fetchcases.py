@@ -24,6 +24,7 @@ from d365sync.core.fiscal import FiscalCalendar, FiscalTemplate
 from d365sync.core.schema import LOOKUP_TYPES, Column, ColumnType, DateBehavior, Schema, Table
 from d365sync.core.storage import ACCENT_FUNCTION, without_accents
 from d365sync.core.values import Row, Value, parse_instant
+from d365sync.emulator.schema.loader import shipped_specs
 from d365sync.mirror.tables import Dialect, MirrorTable
 
 Case = Mapping[str, Any]
@@ -120,7 +121,7 @@ def column_of(name: str, spelled: str, key: str) -> Column:
         name,
         column_type,
         date_behavior=_BEHAVIORS[detail or "userlocal"] if column_type is ColumnType.DATETIME else None,
-        precision=4 if column_type in (ColumnType.MONEY, ColumnType.DECIMAL) else None,
+        precision={ColumnType.MONEY: 4, ColumnType.DECIMAL: 5}.get(column_type),
         targets=tuple(detail.split(",")) if column_type in LOOKUP_TYPES and detail else _TARGETS.get(column_type, ()),
         is_primary_id=name == key,
     )
@@ -140,6 +141,7 @@ def _table(name: str, table: Mapping[str, Any]) -> Table:
     key, primary_name = table["primary_key"], table.get("primary_name")
     columns = {name: column_of(name, kind, key) for name, kind in table["columns"].items() if _known_type(kind)}
     kinds = {column.type_name for column in columns.values() if column.is_polymorphic}
+    shipped = shipped_specs().get(name)
     return Table(
         logical_name=name,
         entity_set_name=f"{name}s",
@@ -147,7 +149,7 @@ def _table(name: str, table: Mapping[str, Any]) -> Table:
         primary_name=primary_name if primary_name in columns else None,
         columns={name: column for name, column in columns.items() if name not in kinds},
         hierarchy_parent=table.get("hierarchy_parent"),
-        object_type_code=table.get("object_type_code"),
+        object_type_code=table.get("object_type_code", shipped.object_type_code if shipped else None),
     )
 
 

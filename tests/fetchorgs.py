@@ -88,7 +88,7 @@ def _column_document(column: Column, labels: Mapping[str, str] | None) -> Any:
     if column.type is ColumnType.DATETIME and column.date_behavior is not None:
         detail = f":{column.date_behavior.lower()}"
     if column.type is ColumnType.DECIMAL:
-        detail = ":4"
+        detail = f":{column.precision}"
     if column.type is ColumnType.LOOKUP:
         detail = f":{','.join(column.targets)}"
     return {"type": f"{column.type}{detail}", "options": labels} if labels else f"{column.type}{detail}"

@@ -26,7 +26,10 @@ from tests.fetchcases import CASES, FOLDER, Case, context_of, parametrized, read
 from tests.fetchorgs import emulator_of, zone_of
 
 _GOAL, _METRIC, _FIELD, _QUERY = (f"77777777-0000-4000-8000-{number:012}" for number in range(1, 5))
-_BOOK = ("systemuser", "team", "organization", "businessunit", "transactioncurrency")
+_BOOK = (
+    *("goal", "metric", "rollupfield", "goalrollupquery"),
+    *("systemuser", "team", "organization", "businessunit", "transactioncurrency"),
+)
 _DATE = "new_countedon"
 
 
