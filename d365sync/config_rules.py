@@ -50,11 +50,22 @@ class FetchxmlSection(RuleSection):
     week_start: WeekStart = "organization"
     next_x_hours_whole: bool = True
     now_is_past: bool = False
+    ne_keeps_null: bool = True
     not_in_keeps_null: bool = False
     not_begin_keeps_null: bool = True
+    not_contain_keeps_null: bool = True
     not_under_keeps_null: bool = False
+    not_under_keeps_anchor: bool = True
     valueof_ne_keeps_both_null: bool = False
-    fiscal_years: tuple[FiscalYear, FiscalYear] = (1970, 2070)
+    accents_count: bool = True
+    trailing_blanks_count: bool = True
+    between_to_end_of_day: bool = False
+    literals_follow_zone: bool = False
+    missing_period_refused: bool = False
+    all_means_every: bool = False
+    matchfirst_keeps_unmatched: bool = False
+    inner_under_outer: Literal["refused", "flat", "nested"] = "refused"
+    fiscal_years: tuple[FiscalYear, FiscalYear] = (1900, 2100)
 
     def settings(self) -> dict[str, Any]:
         """Return the keys that are fields of a query's context, under their names there."""

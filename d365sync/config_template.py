@@ -104,13 +104,33 @@ week_start = "organization"
 next_x_hours_whole = true
 # A value equal to now belongs to last-x (true), or to next-x.
 now_is_past = false
-# Whether empty columns pass not-in, not-begin-with and not-end-with, not-under, and ne between two empty columns.
+# Whether empty columns pass ne (and neq, ne-userid, ne-businessid), not-in, not-begin-with and not-end-with,
+# not-contain-values, not-under, and ne between two empty columns.
+ne_keeps_null = true
 not_in_keeps_null = false
 not_begin_keeps_null = true
+not_contain_keeps_null = true
 not_under_keeps_null = false
 valueof_ne_keeps_both_null = false
+# Whether not-under returns the row it names.
+not_under_keeps_anchor = true
+# Whether text that differs in accents, or in blanks at its end, differs.
+accents_count = true
+trailing_blanks_count = true
+# Whether the upper end of between without a time means the end of that day (true), or its first instant.
+between_to_end_of_day = false
+# Whether a literal with a zone is turned into the caller's wall clock for columns without one (true), or loses it.
+literals_follow_zone = false
+# Whether a fiscal period number that the template does not have is refused (true), or gives no rows.
+missing_period_refused = false
+# Whether all and not all mean what their names say (true), or what Microsoft's document says.
+all_means_every = false
+# Whether matchfirstrowusingcrossapply keeps rows without a linked row.
+matchfirst_keeps_unmatched = false
+# A link that drops rows inside an outer link: refused, flat (it drops rows) or nested (it narrows the outer link).
+inner_under_outer = "refused"
 # The fiscal years, first and last, that in-fiscal-period looks at.
-fiscal_years = [1970, 2070]
+fiscal_years = [1900, 2100]
 
 [fiscal]
 # A fiscal year is named by the calendar year of its start or of its end, or as the organization says.

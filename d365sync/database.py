@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from d365sync.core.storage import ACCENT_FUNCTION, without_accents
 from d365sync.errors import ConfigError, D365SyncError
 
 BUSY_TIMEOUT_MS = 30_000
@@ -64,6 +65,7 @@ def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
     @event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
+        connection.create_function(ACCENT_FUNCTION, 1, lambda text: text and without_accents(text), deterministic=True)
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute(f"PRAGMA synchronous = {synchronous}")

@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from d365sync.cli.context import Settings
+from d365sync.cli.doubles import doubles_document, print_doubles
 from d365sync.cli.explain_documents import document, print_csv, verdict_document
 from d365sync.cli.output import console, number, plain_document, print_json
 from d365sync.core.goals.goal import Number
 from d365sync.core.goals.why import Criterion
+from d365sync.sync.doubles import double_counted
 from d365sync.sync.explain import ChildPart, ColumnExplanation, Explanation, Extent, Record, exact_sum, find_goal
 from d365sync.sync.explain import explain as explain_goal
 from d365sync.sync.offline import computed, mirrored
@@ -26,11 +28,13 @@ from d365sync.sync.whynot import Answer, ColumnVerdict, why_not
 WITH_OWNER_WIDTH = 110
 """Columns a terminal needs for owner and exchange rate to be shown too."""
 EVERY_LEVEL = 10_000
+EVERY_RECORD = 2**31
 
 
 @click.command()
 @click.argument("goal")
 @click.option("--why-not", "record", metavar="RECORD", help="Say which tests admit or exclude a record (id or name).")
+@click.option("--double", "doubles", is_flag=True, help="Show the records that the goal's total holds twice.")
 @click.option("--depth", metavar="N", default=1, type=click.IntRange(0), help="Levels of child goals to show [1].")
 @click.option("--all", "everything", is_flag=True, help="The whole tree below, with the records behind each child.")
 @click.option("--limit", metavar="N", default=50, type=click.IntRange(0), help="Records shown per number [50].")
@@ -43,6 +47,7 @@ def explain(
     goal: str,
     *,
     record: str | None,
+    doubles: bool,
     depth: int,
     everything: bool,
     limit: int,
@@ -58,6 +63,13 @@ def explain(
     with settings.app(offline=True) as app:
         snapshot = mirrored(app.line, app.clock())
         asked = find_goal(snapshot, goal)
+        if doubles:
+            shared = double_counted(app.line, snapshot, asked, most=EVERY_RECORD if as_json else limit)
+            if as_json:
+                print_json(doubles_document(snapshot, asked, shared))
+            else:
+                print_doubles(snapshot, asked, shared)
+            return 0
         if record is not None:
             answer = why_not(app.line, snapshot, asked, record)
         else:

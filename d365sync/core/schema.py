@@ -55,7 +55,8 @@ class Column:
 
     ``date_behavior`` is set exactly for DATETIME; ``precision`` is the number of decimal places of
     DECIMAL and MONEY; ``targets`` are the tables a lookup may point to; ``is_base_currency`` marks
-    the ``_base`` companion of a money column; ``is_primary_id`` the key.
+    the ``_base`` companion of a money column; ``is_primary_id`` the key. ``labels`` are the options of a choice or
+    two-options column by value, in the reader's language; empty where nobody asked for them.
     """
 
     logical_name: str
@@ -67,6 +68,7 @@ class Column:
     valid_for_create: bool = True
     valid_for_update: bool = True
     is_primary_id: bool = False
+    labels: tuple[tuple[int, str], ...] = ()
 
     @property
     def is_lookup(self) -> bool:

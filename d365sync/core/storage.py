@@ -24,6 +24,8 @@ Pure.
 from __future__ import annotations
 
 import datetime as dt
+import re
+import unicodedata
 from decimal import Context, Decimal
 from enum import Enum
 from typing import Any
@@ -31,6 +33,9 @@ from typing import Any
 from d365sync.core.schema import GUID_TYPES, TEXT_TYPES, Column, ColumnType, DateBehavior
 from d365sync.core.values import MONEY_SCALE, Value, format_instant, parse_instant
 
+ACCENT_FUNCTION = "d365sync_without_accents"
+"""The name under which SQLite knows :func:`without_accents`; used only by queries that ask for it."""
+_ACCENTS = re.compile("[\u0300-\u036f]")
 INT64_MAX = 2**63 - 1
 FOLD_SUFFIX = "__fold"
 EXACT = Context(prec=60)
@@ -61,10 +66,19 @@ def has_fold(column: Column) -> bool:
 def fold(text: str) -> str:
     """Fold text for comparison: Dataverse compares text without regard to case.
 
-    Source: Query data using FetchXML, filter rows (comparisons are case-insensitive). Accents are kept.
-    Assumed: accent-sensitive collation (depends on the organization's base language).
+    Source: Query data using FetchXML, filter rows (comparisons are case-insensitive). Accents are kept: see
+    :func:`without_accents`.
     """
     return text.casefold()
+
+
+def without_accents(text: str) -> str:
+    """Return folded text without combining accents, for organizations whose collation does not regard them.
+
+    Source: language collations (some base languages are accent-insensitive). Assumed: accents are the combining
+    diacritical marks U+0300 to U+036F of the decomposed text.
+    """
+    return _ACCENTS.sub("", unicodedata.normalize("NFD", text))
 
 
 def scale_of(column: Column) -> int:

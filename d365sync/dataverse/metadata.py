@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from d365sync.core.schema import LOOKUP_TYPES, Column, ColumnType, DateBehavior, Schema, Table
@@ -21,6 +22,10 @@ TABLE_PROPERTIES = (
     "LogicalName,EntitySetName,PrimaryIdAttribute,PrimaryNameAttribute,ChangeTrackingEnabled,"
     "IsOptimisticConcurrencyEnabled,ObjectTypeCode"
 )
+RELATIONSHIPS = "ManyToOneRelationships($select=ReferencedEntity,ReferencingAttribute,IsHierarchical)"
+"""Expanded with the table, so that its hierarchy costs no request of its own.
+
+Source: Query hierarchical data (a relationship of a table with itself, IsHierarchical)."""
 COLUMN_PROPERTIES = (
     "LogicalName,AttributeType,AttributeTypeName,IsValidForRead,IsValidForCreate,IsValidForUpdate,"
     "IsPrimaryId,AttributeOf"
@@ -32,6 +37,14 @@ CASTS: Mapping[str, str] = {
     "MoneyAttributeMetadata": "LogicalName,Precision,IsBaseCurrency",
     "LookupAttributeMetadata": "LogicalName,Targets",
 }
+LABELLED: Mapping[ColumnType, str] = {
+    ColumnType.BOOLEAN: "Boolean",
+    ColumnType.PICKLIST: "Picklist",
+    ColumnType.STATE: "State",
+    ColumnType.STATUS: "Status",
+}
+OPTIONS = "OptionSet,GlobalOptionSet"
+"""Source: Query table definitions using the Web API (options of choice columns, local and global)."""
 TYPE_NAMES = {"MultiSelectPicklistType": ColumnType.MULTISELECT}
 """``AttributeTypeName`` where ``AttributeType`` says only Virtual."""
 
@@ -54,7 +67,7 @@ def read_table(client: DataverseClient, name: str) -> Table | None:
         return None
     address = f"EntityDefinitions(LogicalName='{name}')"
     try:
-        head = decode_object(client.get(address, {"$select": TABLE_PROPERTIES}).body)
+        head = decode_object(client.get(address, {"$select": TABLE_PROPERTIES, "$expand": RELATIONSHIPS}).body)
     except RejectedError as error:
         if error.status == 404:
             return None
@@ -74,7 +87,47 @@ def read_table(client: DataverseClient, name: str) -> Table | None:
         change_tracking=head.get("ChangeTrackingEnabled") is True,
         optimistic_concurrency=head.get("IsOptimisticConcurrencyEnabled") is not False,
         object_type_code=head.get("ObjectTypeCode"),
+        hierarchy_parent=_hierarchy_parent(name, head.get("ManyToOneRelationships")),
     )
+
+
+def read_labels(client: DataverseClient, table: Table, kinds: Iterable[ColumnType]) -> Table:
+    """Return the table with the labels of its choice columns of these kinds, in the caller's language.
+
+    Raises:
+        RemoteError, ProtocolError: as for :func:`read_schema`.
+    """
+    address = f"EntityDefinitions(LogicalName='{table.logical_name}')/Attributes/Microsoft.Dynamics.CRM."
+    columns = dict(table.columns)
+    for kind in sorted(set(kinds)):
+        options = {"$select": "LogicalName", "$expand": OPTIONS}
+        found = decode_object(client.get(f"{address}{LABELLED[kind]}AttributeMetadata", options).body).get("value")
+        for entry in found if isinstance(found, list) else ():
+            name = _text(entry, "LogicalName")
+            if name in columns:
+                columns[name] = replace(columns[name], labels=tuple(sorted(_labels(entry).items())))
+    return replace(table, columns=columns)
+
+
+def _labels(entry: Mapping[str, Any]) -> dict[int, str]:
+    option_set = entry.get("OptionSet") or entry.get("GlobalOptionSet") or {}
+    two = [one for one in (option_set.get("FalseOption"), option_set.get("TrueOption")) if one]
+    labels: dict[int, str] = {}
+    for option in [*two, *(option_set.get("Options") or ())]:
+        shown = ((option.get("Label") or {}).get("UserLocalizedLabel") or {}).get("Label")
+        if isinstance(option.get("Value"), int) and isinstance(shown, str):
+            labels[option["Value"]] = shown
+    return labels
+
+
+def _hierarchy_parent(name: str, relationships: object) -> str | None:
+    """Return the lookup of the table's hierarchical relationship, None when it has none."""
+    if not isinstance(relationships, list):
+        raise ProtocolError(f"the definition of {name} has no list of relationships")
+    for one in relationships:
+        if isinstance(one, dict) and one.get("IsHierarchical") is True and one.get("ReferencedEntity") == name:
+            return _text(one, "ReferencingAttribute")
+    return None
 
 
 def _values(client: DataverseClient, address: str, properties: str) -> list[dict[str, Any]]:

@@ -389,7 +389,9 @@ class _Rollup:
         start = self._store.only("organization").get("weekstartdaycode")
         try:
             week_start = start if isinstance(start, int) else 0
-            return Context(self._now, self._zone, week_start=week_start, fiscal=self._calendar)
+            return Context(
+                self._now, self._zone, week_start=week_start, fiscal=self._calendar, **self._settings.fetch_readings
+            )
         except ValueError as error:
             raise _UnusableError(str(error)) from error
 

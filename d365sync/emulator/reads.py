@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 
 from d365sync.emulator.calls import Call, empty_response, json_response
 from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.fetching import PARAMETER, answer_fetch
 from d365sync.emulator.odata.encode import RowEncoder, etag
 from d365sync.emulator.odata.filters import both
 from d365sync.emulator.odata.options import Options, parse_options
@@ -26,8 +27,11 @@ METADATA_VERSION = "Microsoft.Dynamics.CRM.globalmetadataversion"
 
 
 def read_collection(call: Call, facts: TableFacts) -> Response:
-    """Answer ``GET set``: a page of rows, of a tracked load, or of changes."""
+    """Answer ``GET set``: a page of rows, of a tracked load, of changes, or of a FetchXML query."""
     call.need("Read", facts)
+    if PARAMETER in call.arguments:
+        document, total = answer_fetch(call, facts)
+        return json_response({**document, **_totals(call, Page((), count=total)), "value": document["value"]})
     delta = "$deltatoken" in call.arguments
     tracked = delta or call.preferences.track_changes
     if tracked:

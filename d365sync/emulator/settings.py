@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP
 from enum import StrEnum
+from typing import Any
 from zoneinfo import ZoneInfo
 
 
@@ -73,6 +74,11 @@ class EmulatorSettings:
     - ``asking_user``: see :class:`AskingUser`
     - ``hierarchy_model``: see :class:`HierarchyModel`
     - ``rollup_query_limit``: most records taken from a rollup query; None is no limit
+    - ``user_time_zone``: zone of a user whose settings have no time zone code, or one that is not known
+    - ``user_language``: language of a user whose settings name none; None leaves it unknown
+    - ``fiscal_year_end_code``: ``organization.fiscalyeardisplaycode`` that names fiscal years by their last day
+    - ``fetch_readings``: how FetchXML is read where documents leave it open: fields of
+      :class:`~d365sync.core.fetchxml.context.Context` by name, where they differ from its defaults
     """
 
     missing_privileges: frozenset[str] = frozenset()
@@ -97,3 +103,7 @@ class EmulatorSettings:
     asking_user: AskingUser = AskingUser.MANAGER
     hierarchy_model: HierarchyModel = HierarchyModel.MANAGER
     rollup_query_limit: int | None = None
+    user_time_zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    user_language: int | None = None
+    fiscal_year_end_code: int = 2
+    fetch_readings: Mapping[str, Any] = field(default_factory=dict)

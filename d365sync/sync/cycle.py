@@ -20,7 +20,13 @@ from d365sync.core.goals.callers import CALLER_TABLES, Callers, build_callers
 from d365sync.core.goals.doubles import Doubles, double_problems
 from d365sync.core.goals.forest import Forest, build_forest
 from d365sync.core.goals.goal import GoalBook
-from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
+from d365sync.core.goals.needs import (
+    columns_needed,
+    goals_to_compute,
+    labels_tested,
+    tables_named,
+    tables_referred,
+)
 from d365sync.core.goals.participation import Group, Grouping, asking_queries, group_goals
 from d365sync.core.goals.periods import differing_periods
 from d365sync.core.goals.rollup import Rollup, roll_up
@@ -33,7 +39,7 @@ from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.collecting import uncollected
-from d365sync.sync.definitions import definitions, oldest_definition
+from d365sync.sync.definitions import definitions, labelled, oldest_definition
 from d365sync.sync.doubles import begin_watch, watched_doubles
 from d365sync.sync.pull import Puller, TablePull, Watcher, mirror_table
 from d365sync.sync.push import Pushed, Pusher
@@ -213,6 +219,8 @@ def pull_all(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snaps
     pulls = [puller.pull(table) for name, table in tables.items() if name not in LATE_TABLES]
     book = load_book(line, tables)
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
+    schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_referred(book, schema), now)])
+    schema = labelled(line.client, line.mirror, schema, labels_tested(book, schema), now)
     grouping = group_goals(book, schema, goals_to_compute(book))
     needed = columns_needed(grouping.groups, schema, book.rules.hierarchy)
     if line.config.rollup.visibility == "manager":

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import msgspec
 
 from d365sync.core.goals.book import BOOK_COLUMNS
-from d365sync.core.schema import Schema, Table
+from d365sync.core.schema import ColumnType, Schema, Table
 from d365sync.dataverse.client import DataverseClient
-from d365sync.dataverse.metadata import read_schema
+from d365sync.dataverse.metadata import read_labels, read_schema
 from d365sync.mirror.store import Mirror
 
 MAX_AGE = dt.timedelta(days=1)
@@ -34,6 +34,21 @@ def definitions(client: DataverseClient, mirror: Mirror, names: Iterable[str], n
     for table in fresh.tables.values():
         mirror.save_definition(table.logical_name, msgspec.json.encode(table).decode(), now)
     return Schema.of([*remembered, *fresh.tables.values()])
+
+
+def labelled(
+    client: DataverseClient, mirror: Mirror, schema: Schema, wanted: Iterable[tuple[str, str]], now: dt.datetime
+) -> Schema:
+    """Return the schema with the labels of the choices wanted, by table and column; read and remembered once."""
+    kinds: dict[str, set[ColumnType]] = {}
+    for table, column in wanted:
+        found = schema.table(table).column(column)
+        if not found.labels:
+            kinds.setdefault(table, set()).add(found.type)
+    fresh = [read_labels(client, schema.table(name), of_table) for name, of_table in sorted(kinds.items())]
+    for one in fresh:
+        mirror.save_definition(one.logical_name, msgspec.json.encode(one).decode(), now)
+    return Schema.of([*schema.tables.values(), *fresh])
 
 
 def oldest_definition(mirror: Mirror) -> dt.datetime | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -41,6 +40,7 @@ from tests.fetchcases import (
     same_ids,
     same_rows,
     schema_of,
+    sqlite_in_memory,
     tables_of,
 )
 
@@ -56,7 +56,7 @@ def _compiled(case: Case, **settings: Any) -> set[Value]:
     schema = schema_of(case)
     context = context_of(case, **settings)
     predicate = compile_predicate(parse_fetch(case["fetchxml"]), schema, context, alias="r", dialect="sqlite")
-    database = sqlite3.connect(":memory:")
+    database = sqlite_in_memory()
     try:
         load(database.execute, schema, tables_of(case, schema), "sqlite")
         return {row[0] for row in database.execute(_statement(case, predicate.sql), dict(predicate.parameters))}

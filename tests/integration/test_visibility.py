@@ -275,7 +275,8 @@ def test_a_manager_who_cannot_be_asked_blocks_only_the_managers_goals(
     with watching(emulator, tmp_path) as (app, _):
         result = app.sync(write=False)
     assert result.outcome is Outcome.PARTIAL
-    found = {problem.code: problem.goal_id for problem in result.rollup.problems}
+    problems = [one for one in result.rollup.problems if one.code != "double-count"]
+    found = {problem.code: problem.goal_id for problem in problems}
     assert found == {code: made_id("goal", "South"), "child-blocked": made_id("goal", "Company")}
     assert ours(result).keys() == {"North", "Ann", "Bob"}
 
@@ -360,7 +361,7 @@ def test_a_manager_who_reads_nothing_counts_nothing_and_is_named(make: Callable[
         result = app.sync(write=False)
         asked(session)
         assert result.outcome is Outcome.OK
-        (problem,) = result.rollup.problems
+        (problem,) = (one for one in result.rollup.problems if one.code != "double-count")
         assert (problem.code, problem.severity) == ("manager-reads-nothing", Severity.WARNING)
         assert "prvReadOpportunity" in problem.message
         assert ours(result)["South"] == 0

@@ -66,7 +66,7 @@ def test_a_filter_keeps_the_rows_it_means(org: Org, filter_text: str, expected: 
         ("$count=maybe", 400, "$count"),
         ("$nonsense=1", 400, "$nonsense"),
         ("$apply=aggregate($count as n)", 501, "$apply"),
-        ("fetchXml=<fetch/>", 501, "fetchXml"),
+        ("fetchXml=<fetch/>", 400, "entity"),
         ("$expand=nosuch", 400, "'nosuch'"),
         ("$expand=ownerid", 501, "ownerid"),
         ("$skiptoken=garbage", 400, "skip token"),

@@ -23,7 +23,7 @@ from d365sync.core.goals.participation import group_goals, owner_span, stored_bo
 from d365sync.core.goals.rollup import GoalTotals, OwnPart, roll_up
 from d365sync.core.schema import Schema
 from d365sync.core.values import Row
-from d365sync.errors import ConfigError
+from d365sync.errors import ConfigError, FetchXmlError
 from d365sync.sync.cycle import query_context
 from tests.unit.goals import book, goal
 from tests.unit.schemas import SCHEMA, column, table
@@ -38,7 +38,9 @@ THINGS = table(
     "things",
     "name",
     column("at", "datetime:UserLocal"),
+    column("day", "datetime:DateOnly"),
     column("other", "string"),
+    column("many", "multiselectpicklist"),
     column("regionid", "lookup", "region"),
 )
 DATED = Schema.of([THINGS, REGIONS])
@@ -55,9 +57,9 @@ def configured(section: str, key: str, value: object) -> Config:
     return parse({"dataverse": remote, section: {key: value}}, {}, folder=Path("/"))
 
 
-def finds(conditions: str, *rows: Row, start: int = 0) -> Callable[[Config], object]:
-    """Return what finds the rows a condition passes, under a configuration."""
-    fetch = parse_fetch(f'<fetch><entity name="thing"><filter>{conditions}</filter></entity></fetch>')
+def finds(conditions: str, *rows: Row, start: int = 0, links: str = "") -> Callable[[Config], object]:
+    """Return what finds the rows a condition passes, under a configuration; ``refused`` when the query is."""
+    fetch = parse_fetch(f'<fetch><entity name="thing"><filter>{conditions}</filter>{links}</entity></fetch>')
     things = [{"thingid": str(number), **row} for number, row in enumerate(rows)]
     regions: list[Row] = [{"regionid": ROOT}, {"regionid": FOREIGN}]
 
@@ -65,7 +67,10 @@ def finds(conditions: str, *rows: Row, start: int = 0) -> Callable[[Config], obj
         organization = {"organizationid": "o", "weekstartdaycode": start}
         one = build_book({"organization": [organization]}, config.rollup.zone, config.reading)
         context = query_context(config, one, NOW)
-        return [row["thingid"] for row in evaluate(fetch, {"thing": things, "region": regions}, DATED, context)]
+        try:
+            return [row["thingid"] for row in evaluate(fetch, {"thing": things, "region": regions}, DATED, context)]
+        except FetchXmlError:
+            return "refused"
 
     return found
 
@@ -171,6 +176,77 @@ DECIDES: dict[str, tuple[object, object, Callable[[Config], object]]] = {
         True,
         finds('<condition attribute="at" operator="last-x-hours" value="1"/>', at("2026-11-20T09:30:00+00:00")),
     ),
+    "fetchxml.ne_keeps_null": (True, False, finds('<condition attribute="other" operator="ne" value="x"/>', {})),
+    "fetchxml.not_contain_keeps_null": (
+        True,
+        False,
+        finds('<condition attribute="many" operator="not-contain-values"><value>1</value></condition>', {}),
+    ),
+    "fetchxml.not_under_keeps_anchor": (
+        True,
+        False,
+        finds(f'<condition attribute="regionid" operator="not-under" value="{ROOT}"/>', {"regionid": ROOT}),
+    ),
+    "fetchxml.accents_count": (
+        True,
+        False,
+        finds('<condition attribute="other" operator="eq" value="resume"/>', {"other": "Résumé"}),
+    ),
+    "fetchxml.trailing_blanks_count": (
+        True,
+        False,
+        finds('<condition attribute="other" operator="eq" value="x"/>', {"other": "x "}),
+    ),
+    "fetchxml.between_to_end_of_day": (
+        False,
+        True,
+        finds(
+            '<condition attribute="at" operator="between"><value>2026-11-01</value>'
+            "<value>2026-11-15</value></condition>",
+            at("2026-11-15T12:00:00+00:00"),
+        ),
+    ),
+    "fetchxml.literals_follow_zone": (
+        False,
+        True,
+        finds(
+            '<condition attribute="day" operator="eq" value="2026-11-15T23:30:00-05:00"/>',
+            {"day": dt.date(2026, 11, 15)},
+        ),
+    ),
+    "fetchxml.missing_period_refused": (
+        False,
+        True,
+        finds('<condition attribute="at" operator="in-fiscal-period" value="9"/>', {}),
+    ),
+    "fetchxml.all_means_every": (
+        False,
+        True,
+        finds(
+            '<link-entity name="region" from="regionid" to="regionid" link-type="all"><filter>'
+            f'<condition attribute="regionid" operator="eq" value="{ROOT}"/></filter></link-entity>',
+            {"regionid": ROOT},
+        ),
+    ),
+    "fetchxml.matchfirst_keeps_unmatched": (
+        False,
+        True,
+        finds(
+            "",
+            {},
+            links='<link-entity name="region" from="regionid" to="regionid" link-type="matchfirstrowusingcrossapply"/>',
+        ),
+    ),
+    "fetchxml.inner_under_outer": (
+        "refused",
+        "flat",
+        finds(
+            "",
+            {},
+            links='<link-entity name="region" from="regionid" to="regionid" link-type="outer">'
+            '<link-entity name="region" from="regionid" to="parentid" alias="above"/></link-entity>',
+        ),
+    ),
     "fetchxml.not_in_keeps_null": (
         False,
         True,
@@ -192,7 +268,7 @@ DECIDES: dict[str, tuple[object, object, Callable[[Config], object]]] = {
         finds('<condition attribute="name" operator="ne" valueof="other"/>', {}),
     ),
     "fetchxml.fiscal_years": (
-        [1970, 2070],
+        [1900, 2100],
         [2000, 2010],
         finds('<condition attribute="at" operator="in-fiscal-period" value="4"/>', at("2026-11-20T09:00:00+00:00")),
     ),
@@ -202,8 +278,8 @@ DECIDES: dict[str, tuple[object, object, Callable[[Config], object]]] = {
     "fiscal.template": ("organization", "monthly", numbered),
     "fiscal.start": ("organization", "04-01", period(1)),
 }
-ELSEWHERE = {"rollup.double_counting"}
-"""Decides what is reported beside the numbers; tested with the reports."""
+ELSEWHERE = {"rollup.double_counting", "rollup.visibility", "rollup.visibility_refresh"}
+"""What is reported beside the numbers, and whose eyes count: tested with the reports, and with visibility."""
 
 
 @pytest.mark.parametrize("key", DECIDES)

@@ -27,7 +27,7 @@ from d365sync.core.fetchxml.check import check_fetch
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.names import find_column, named_owner, split_reference
 from d365sync.core.fetchxml.refusal import Located, refusal
-from d365sync.core.fetchxml.sql_conditions import Subject, columns_sql, condition_sql
+from d365sync.core.fetchxml.sql_conditions import Subject, blank_sql, columns_sql, condition_sql, folded_sql
 from d365sync.core.fetchxml.sql_values import (
     ALWAYS,
     NEVER,
@@ -210,7 +210,7 @@ class _Compiler:
         own = self._subject(table, alias, link.from_, link)
         # Both sides are of one family, so the other side has a folded shadow exactly if this one has.
         other = f"{parent}.{quoted(link.to + shadow_suffix(own.column))}"
-        return own.compared, other if own.compared == own.folded else f"rtrim({other}, ' ')"
+        return own.compared, blank_sql(folded_sql(other, own.column, self._target), own.column, self._target)
 
     def _filter(self, node: Filter | None, scope: _Scope) -> list[str]:
         """The filter as one unit, or nothing if it is empty."""
@@ -257,7 +257,7 @@ class _Compiler:
         return Subject.of(table, column, alias, self._target)
 
     def _need_labels(self, table: Table, owner: Column, node: Located) -> None:
-        if not self._target.context.labels_of(table.logical_name, owner.logical_name):
+        if not self._target.context.labels_of(table, owner):
             raise refusal(f"the labels of '{owner.logical_name}' are not known", node)
 
     def _alias(self) -> str:

@@ -15,6 +15,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from d365sync.core.fiscal import FiscalCalendar
+from d365sync.core.schema import Column, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Context:
     ``organization.weekstartdaycode``: 0 is Sunday, 6 Saturday. ``user_id`` None means that no user is known:
     operators that ask for the user are then refused. ``user_hierarchy`` maps a user to the direct reports,
     ``team_members`` a team to its users; guids are lower case without braces. ``option_labels`` maps a choice
-    column to its labels by value; a key ``table.column`` goes before a key ``column``.
+    column to its labels by value, where they differ from the schema's; a key ``table.column`` goes before ``column``.
 
     The settings below stand for points Microsoft's documents leave open, hence ``Assumed:`` all of them:
 
@@ -39,6 +40,7 @@ class Context:
     - ``not_under_keeps_null``: not-under on a lookup returns rows whose lookup is empty
     - ``not_under_keeps_anchor``: not-under returns the row it names as well
     - ``valueof_ne_keeps_both_null``: ne with valueof returns rows where both columns are empty
+    - ``accents_count``: text that differs in accents differs (it depends on the organization's base language)
     - ``trailing_blanks_count``: text that differs in blanks at its end is not equal (patterns always see them)
     - ``between_to_end_of_day``: an upper end of between without a time means the end of that day, not its midnight
     - ``literals_follow_zone``: a literal with a zone, on a DateOnly or TimeZoneIndependent column, is turned into
@@ -72,6 +74,7 @@ class Context:
     not_under_keeps_null: bool = False
     not_under_keeps_anchor: bool = True
     valueof_ne_keeps_both_null: bool = False
+    accents_count: bool = True
     trailing_blanks_count: bool = True
     between_to_end_of_day: bool = False
     literals_follow_zone: bool = False
@@ -88,6 +91,8 @@ class Context:
         if not 0 <= self.week_start <= 6:
             raise ValueError(f"week_start {self.week_start} is not a day of the week (0 Sunday to 6 Saturday)")
 
-    def labels_of(self, table: str, column: str) -> Mapping[int, str]:
-        """Return the labels of a choice by value, empty when they are not known."""
-        return self.option_labels.get(f"{table}.{column}") or self.option_labels.get(column) or {}
+    def labels_of(self, table: Table, column: Column) -> Mapping[int, str]:
+        """Return the labels of a choice by value: those given here, else the schema's; empty when not known."""
+        name = column.logical_name
+        given = self.option_labels.get(f"{table.logical_name}.{name}") or self.option_labels.get(name)
+        return given or dict(column.labels)

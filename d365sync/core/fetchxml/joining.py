@@ -98,7 +98,7 @@ class Joiner:
             return None if row is None else row.get(name)
         if owner.is_lookup:
             return self.target_name(row, owner)
-        labels = self.context.labels_of(table.logical_name, owner.logical_name)
+        labels = self.context.labels_of(table, owner)
         if not labels:
             raise refusal(f"the labels of '{owner.logical_name}' are not known", node)
         chosen = row.get(owner.logical_name)

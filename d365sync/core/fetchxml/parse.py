@@ -19,6 +19,7 @@ from d365sync.core.fetchxml.ast import (
     Order,
 )
 from d365sync.core.fetchxml.reader import DEFAULT_LIMITS, Element, Limits, read_xml
+from d365sync.core.fetchxml.refusal import shorten
 
 __all__ = ["DEFAULT_LIMITS", "Limits", "parse_fetch"]
 
@@ -68,7 +69,7 @@ def _check_names(element: Element) -> None:
         raise element.refuse(f"'{element.tag}' has no attribute '{unknown[0]}'")
     for child in element.children:
         if child.tag not in _INSIDE[element.tag]:
-            raise child.refuse(f"'{child.tag}' is not allowed inside '{element.tag}'")
+            raise child.refuse(f"'{shorten(child.tag, 40)}' is not allowed inside '{element.tag}'")
         _check_names(child)
     if element.tag != "value" and element.text.strip():
         raise element.refuse(f"text is not allowed inside '{element.tag}'")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from xml.etree.ElementTree import ParseError
 
 from defusedxml.common import DefusedXmlException
@@ -19,6 +20,7 @@ from defusedxml.ElementTree import DefusedXMLParser
 from d365sync.core.fetchxml.refusal import shorten
 from d365sync.errors import FetchXmlError
 
+_NAME = 40
 MALFORMED = "0x80040303"
 """Source: Web service error codes, InvalidXml family."""
 
@@ -54,11 +56,12 @@ class Element:
     @property
     def snippet(self) -> str:
         """The element's start tag, shortened, for messages."""
-        return shorten("<" + " ".join([self.tag, *(f'{k}="{v}"' for k, v in self.attributes.items())]) + ">")
+        shown = islice(self.attributes.items(), 20)
+        return shorten("<" + " ".join([self.tag, *(f'{k}="{shorten(v)}"' for k, v in shown)]) + ">")
 
     def refuse(self, message: str, code: str = "") -> FetchXmlError:
         """Build the error that names this element."""
-        return FetchXmlError(message, path=self.path, snippet=self.snippet, code=code)
+        return FetchXmlError(shorten(message), path=self.path, snippet=self.snippet, code=code)
 
 
 class _Builder:
@@ -108,11 +111,12 @@ class _Builder:
             element.text += text
 
     def _path_of(self, tag: str) -> str:
+        name = shorten(tag, _NAME)
         if not self._open:
-            return f"/{tag}"
+            return f"/{name}"
         self._seen[-1][tag] += 1
         index = "" if tag == "entity" else f"[{self._seen[-1][tag]}]"
-        return f"{self._open[-1].path}/{tag}{index}"
+        return f"{self._open[-1].path}/{name}{index}"
 
     def _count(self, element: Element) -> None:
         self._elements += 1

@@ -11,6 +11,7 @@ from d365sync.core.fetchxml.ast import Condition
 from d365sync.errors import FetchXmlError
 
 _SNIPPET = 200
+_MESSAGE = 600
 
 
 class Located(Protocol):
@@ -23,7 +24,7 @@ class Located(Protocol):
 
 def refusal(message: str, node: Located, *, code: str = "") -> FetchXmlError:
     """Build the error for an element; ``code`` is the platform's error code where there is one."""
-    return FetchXmlError(message, path=node.path, snippet=snippet_of(node), code=code)
+    return FetchXmlError(shorten(message, _MESSAGE), path=node.path, snippet=snippet_of(node), code=code)
 
 
 def snippet_of(node: Located) -> str:
@@ -36,6 +37,6 @@ def snippet_of(node: Located) -> str:
     return shorten(text + "…>")
 
 
-def shorten(text: str) -> str:
-    """Cut a text to a length that fits a message."""
-    return text if len(text) <= _SNIPPET else text[: _SNIPPET - 1] + "…"
+def shorten(text: str, most: int = _SNIPPET) -> str:
+    """Cut a text to a length that fits a message: names in documents may be as long as the document."""
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -34,15 +34,21 @@ class Result:
 
     Rows are keyed by alias; without one, a column of the entity by its logical name and a linked column by
     ``label.column``. A null is absent. The table a polymorphic lookup points to stands under its key plus
-    ``type``. ``columns`` says what each key is; an aggregate's count has no column. ``total`` counts the rows
-    of all pages, ``page`` is 1-based.
+    ``type``. ``columns`` says what each key is; an aggregate's count has no column. ``origins`` says for each key
+    which link its values come from, None being the entity, and ``combinations`` from which rows the rows of the
+    page were made (none for aggregates). ``total`` counts the rows of all pages, ``page`` is 1-based.
     """
 
     rows: Sequence[Row]
     columns: Mapping[str, Column | None]
+    origins: Mapping[str, Link | None]
     page: int
     more: bool
     total: int
+    combinations: Sequence[Combination] = ()
+
+
+_Made: TypeAlias = tuple[Row, Combination | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +73,55 @@ def shaped(fetch: Fetch, joiner: Joiner) -> Result:
         rows, columns = aggregated(fetch, combinations, joiner)
         for order in reversed([*fetch.orders, *(order for link in joined_of(fetch.links) for order in link.orders)]):
             rows.sort(key=lambda row, order=order: _sortable(row.get(order.alias or "")), reverse=order.descending)  # type: ignore[misc]
-        return _paged(fetch, rows, columns)
+        origins = dict(_alias_origins(fetch))
+        return _paged(fetch, [(row, None) for row in rows], columns, origins)
     for order, link, table in reversed(list(_orders(fetch, joiner))):
         by = _Sorting(order, table, _known(table, order.attribute or ""), fetch, joiner)
         combinations.sort(key=lambda one, link=link, by=by: by.key(one.side(link)), reverse=order.descending)  # type: ignore[misc]
     selected = list(_selected(fetch, joiner))
-    found = [_row(combination, selected, joiner) for combination in combinations]
+    found: list[_Made] = [(_row(combination, selected, joiner), combination) for combination in combinations]
     if fetch.distinct:
         found = _distinct(found)
-    return _paged(fetch, found, {one.key: one.column for one in selected})
+    return _paged(fetch, found, {one.key: one.column for one in selected}, {one.key: one.link for one in selected})
 
 
-def _distinct(rows: Iterable[Row]) -> list[Row]:
+def _alias_origins(fetch: Fetch) -> Iterator[tuple[str, Link | None]]:
+    yield from ((one.alias or "", None) for one in fetch.attributes)
+    yield from ((one.alias or "", link) for link in joined_of(fetch.links) for one in link.attributes)
+
+
+def _distinct(rows: Iterable[_Made]) -> list[_Made]:
     """Keep the first of rows whose selected columns compare equal, text without regard to case."""
-    first: dict[frozenset[tuple[str, Value]], Row] = {}
-    for row in rows:
-        first.setdefault(frozenset((name, key_of(value)) for name, value in row.items()), row)
+    first: dict[frozenset[tuple[str, Value]], _Made] = {}
+    for made in rows:
+        first.setdefault(frozenset((name, key_of(value)) for name, value in made[0].items()), made)
     return list(first.values())
 
 
-def _paged(fetch: Fetch, rows: list[Row], columns: Mapping[str, Column | None]) -> Result:
+def _paged(
+    fetch: Fetch, made: list[_Made], columns: Mapping[str, Column | None], origins: Mapping[str, Link | None]
+) -> Result:
+    begin, end, page = _page_bounds(fetch)
+    shown = made[begin:end]
+    return Result(
+        rows=[row for row, _ in shown],
+        columns=columns,
+        origins=origins,
+        page=page,
+        more=fetch.top is None and len(made) > end,
+        total=len(made),
+        combinations=[combination for _, combination in shown if combination is not None],
+    )
+
+
+def _page_bounds(fetch: Fetch) -> tuple[int, int, int]:
     if fetch.top is not None:
-        return Result(rows[: fetch.top], columns, 1, more=False, total=len(rows))
+        return 0, fetch.top, 1
     size, page = min(fetch.count or MAX_PAGE, MAX_PAGE), fetch.page or 1
     end = page * size
     if fetch.paging_cookie is None and end > SIMPLE_PAGING_ROWS:
         raise refusal(f"pages beyond {SIMPLE_PAGING_ROWS} rows need a paging cookie", fetch, code="0x8004430A")
-    return Result(rows[end - size : end], columns, page, more=len(rows) > end, total=len(rows))
+    return end - size, end, page
 
 
 def _known(table: Table, name: str) -> Column:
@@ -131,7 +159,7 @@ class _Sorting:
         if self.column.is_lookup:
             return _sortable(self.joiner.target_name(row, self.column))
         if self.column.type in CHOICE_TYPES and isinstance(value, int):
-            labels = self.joiner.context.labels_of(self.table.logical_name, self.column.logical_name)
+            labels = self.joiner.context.labels_of(self.table, self.column)
             return True, (value not in labels, fold(labels[value]) if value in labels else value)
         return _sortable(value)
 

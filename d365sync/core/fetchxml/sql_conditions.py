@@ -29,13 +29,15 @@ from d365sync.core.fetchxml.sql_values import (
     Target,
     combine,
     compared_column,
+    folded_text,
     operand,
     quoted,
+    shadow_suffix,
     spell_bound,
     stored_column,
 )
 from d365sync.core.schema import Column, ColumnType, Table
-from d365sync.core.storage import fold, has_fold
+from d365sync.core.storage import ACCENT_FUNCTION, fold
 from d365sync.core.values import parse_guid
 
 _SIGNS = {"eq": "=", "ne": "<>", "neq": "<>", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -63,15 +65,30 @@ class Subject:
             stored, folded = stored_column(alias, column), compared_column(alias, column)
         else:
             stored = folded = _name_sql(owner, table, alias, target)
-        compared = folded if target.context.trailing_blanks_count or not has_fold(column) else f"rtrim({folded}, ' ')"
-        return cls(table, column, stored, folded, compared)
+        folded = folded_sql(folded, column, target)
+        return cls(table, column, stored, folded, blank_sql(folded, column, target))
+
+
+def folded_sql(folded: str, column: Column, target: Target) -> str:
+    """Return the SQL of folded text, without its accents if those do not count; other columns stay."""
+    if target.context.accents_count or not shadow_suffix(column):
+        return folded
+    if target.dialect == "sqlite":
+        return f"{ACCENT_FUNCTION}({folded})"
+    return f"regexp_replace(normalize({folded}, NFD), U&'[\\0300-\\036F]', '', 'g')"
+
+
+def blank_sql(folded: str, column: Column, target: Target) -> str:
+    """Return the SQL of text without the blanks at its end if those do not count; other columns stay."""
+    keeps = target.context.trailing_blanks_count or not shadow_suffix(column)
+    return folded if keeps else f"rtrim({folded}, ' ')"
 
 
 def _name_sql(owner: Column, table: Table, alias: str, target: Target) -> str:
     """The folded virtual name of a lookup (its target's primary name) or of a choice (its label)."""
     column = stored_column(alias, owner)
     if not owner.is_lookup:
-        labels = target.context.labels_of(table.logical_name, owner.logical_name)
+        labels = target.context.labels_of(table, owner)
         cases = (f"WHEN {value} THEN {target.parameters.add(fold(label))}" for value, label in sorted(labels.items()))
         return f"(CASE {column} {' '.join(cases)} END)"
     names: list[str] = []
@@ -162,7 +179,7 @@ def _range(column: str, bounds: Bounds, target: Target) -> str:
 
 
 def _text(condition: Condition, subject: Subject, target: Target) -> str:
-    text, name, column = fold(str(condition.values[0])), condition.operator, subject.folded
+    text, name, column = folded_text(str(condition.values[0]), target), condition.operator, subject.folded
     if name.endswith("-with"):
         text = f"{text}%" if "begin" in name else f"%{text}"
     test = like_sql(column, text, target)

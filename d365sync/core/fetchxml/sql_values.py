@@ -19,7 +19,7 @@ from d365sync.core.fetchxml.dates import Bound, date_literal, end_literal
 from d365sync.core.fetchxml.names import table_name
 from d365sync.core.fetchxml.refusal import refusal
 from d365sync.core.schema import GUID_TYPES, Column, ColumnType, Schema
-from d365sync.core.storage import FOLD_SUFFIX, fold, scale_of
+from d365sync.core.storage import FOLD_SUFFIX, fold, scale_of, without_accents
 from d365sync.core.values import format_instant, parse_guid
 
 Dialect: TypeAlias = Literal["sqlite", "postgresql"]
@@ -141,6 +141,11 @@ def operand(condition: Condition, at: int, column: Column, target: Target) -> Op
     return Operand(floor, ceiling, target)
 
 
+def folded_text(text: str, target: Target) -> str:
+    """Return a text as comparisons and patterns see it, blanks at its end included."""
+    return fold(text) if target.context.accents_count else without_accents(fold(text))
+
+
 def spell_bound(bound: Bound) -> str:
     """Return a date bound in stored spelling; bounds are whole seconds."""
     return format_instant(bound) if isinstance(bound, dt.datetime) else bound.isoformat()
@@ -171,7 +176,8 @@ def _date(value: Bound) -> tuple[str, str]:
 
 def _exact(text: str, column: Column, target: Target) -> Stored:
     if column.type in _FOLDED:
-        return fold(text) if target.context.trailing_blanks_count else fold(text).rstrip(" ")
+        folded = folded_text(text, target)
+        return folded if target.context.trailing_blanks_count else folded.rstrip(" ")
     if column.type is ColumnType.ENTITYNAME:
         return table_name(text, target.schema)
     if column.type in GUID_TYPES:

@@ -27,7 +27,7 @@ from d365sync.core.fetchxml.operators import (
 )
 from d365sync.core.fetchxml.refusal import refusal
 from d365sync.core.schema import Column, ColumnType, Schema, Table
-from d365sync.core.storage import fold
+from d365sync.core.storage import fold, without_accents
 from d365sync.core.values import Value, parse_guid
 
 Test: TypeAlias = Callable[[Value], bool]
@@ -93,9 +93,15 @@ def compare_columns(operator: str, one: Value, other: Value, context: Context) -
 
 
 def compared_key(value: Value, context: Context) -> Value:
-    """Return what a value is compared by: as :func:`key_of`, without the blanks at its end if those do not count."""
-    key = key_of(value)
-    return key.rstrip(" ") if isinstance(key, str) and not context.trailing_blanks_count else key
+    """Return what a value is compared by: as :func:`key_of`, without accents and end blanks if those do not count."""
+    if not isinstance(value, str):
+        return value
+    key = _folded(value, context)
+    return key if context.trailing_blanks_count else key.rstrip(" ")
+
+
+def _folded(text: str, context: Context) -> str:
+    return fold(text) if context.accents_count else without_accents(fold(text))
 
 
 def key_of(value: Value) -> Value:
@@ -126,7 +132,7 @@ def _test_of_present(condition: Condition, table: Table, column: Column, facts: 
         ranges = date_bounds(condition, column, facts.context)
         return lambda value: any(_within(value, bounds) for bounds in ranges)
     if name in TEXT_OPERATORS:
-        return _text_test(name, str(condition.values[0]))
+        return _text_test(name, str(condition.values[0]), facts.context)
     if name in HIERARCHY_OPERATORS:
         return _hierarchy_test(condition, table, column, facts)
     if name in USER_OPERATORS or name == "eq-userlanguage":
@@ -153,12 +159,12 @@ def _within(value: Value, bounds: Bounds) -> bool:
     return after and (bounds.end is None or value < bounds.end)  # type: ignore[operator]
 
 
-def _text_test(name: str, text: str) -> Test:
+def _text_test(name: str, text: str, context: Context) -> Test:
     pattern = {"begins": text + "%", "ends": "%" + text, "begin": text + "%", "end": "%" + text}.get(
         name.removeprefix("not-").removesuffix("-with"), text
     )
-    folded = fold(pattern)
-    return lambda value: matches(fold(str(value)), folded) is not name.startswith("not-")
+    folded = _folded(pattern, context)
+    return lambda value: matches(_folded(str(value), context), folded) is not name.startswith("not-")
 
 
 def _hierarchy_test(condition: Condition, table: Table, column: Column, facts: Facts) -> Test:

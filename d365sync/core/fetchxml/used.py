@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from d365sync.core.fetchxml.ast import Condition, Fetch, Filter, Link, conditions_of, joined_of, quantified_of
 from d365sync.core.fetchxml.names import (
@@ -19,7 +19,7 @@ from d365sync.core.fetchxml.names import (
 )
 from d365sync.core.fetchxml.operators import HIERARCHY_OPERATORS
 from d365sync.core.fetchxml.settle import settled
-from d365sync.core.schema import Schema
+from d365sync.core.schema import Column, Schema, Table
 
 
 def columns_used(fetch: Fetch, schema: Schema) -> Mapping[str, frozenset[str]]:
@@ -101,3 +101,58 @@ class _Collector:
             self.joined.add(target.logical_name)
             self.add(target.logical_name, target.primary_id)
             self.add(target.logical_name, target.hierarchy_parent)
+
+
+def rows_followed(fetch: Fetch, schema: Schema) -> frozenset[str]:
+    """Return the tables a query depends on beyond those it joins: hierarchies, names of lookups, type codes.
+
+    Lookups count with every table they may point to, also those that the schema does not have.
+    """
+    found: set[str] = set()
+    for table, name, condition in _columns_named(fetch):
+        holder = schema.tables.get(table)
+        if holder is None:
+            continue
+        followed = named_owner(holder, name) or _coded(holder, name, condition)
+        if followed is None and condition.operator in HIERARCHY_OPERATORS:
+            followed = find_column(holder, name)
+        if followed is not None:
+            found.update(followed.targets if followed.is_lookup else {table} if followed.is_primary_id else ())
+    return frozenset(found)
+
+
+def _coded(holder: Table, name: str, condition: Condition) -> Column | None:
+    """The lookup whose type column is compared with a type code: only its tables know their codes."""
+    coded = any(isinstance(value, str) and value.strip().isdigit() for value in condition.values)
+    return companion_owner(holder, name) if coded else None
+
+
+def _columns_named(fetch: Fetch) -> Iterator[tuple[str, str, Condition]]:
+    """Every column that a condition names, with its table, the column compared with included."""
+    labels = {link.label: link.name for link in joined_of(fetch.links)}
+    yield from _named_in(fetch.filter, fetch.entity, labels)
+    for link in joined_of(fetch.links):
+        yield from _named_in(link.filter, link.name, {link.label: link.name})
+
+
+def _named_in(node: Filter | None, own: str, labels: Mapping[str, str]) -> Iterator[tuple[str, str, Condition]]:
+    for condition in conditions_of(node):
+        yield labels.get(condition.entityname or "", own), condition.attribute, condition
+        if condition.valueof is not None:
+            label, name = split_reference(condition.valueof)
+            yield labels.get(label or "", own), name, condition
+    for quantified in quantified_of(node):
+        for link in joined_of((quantified,)):
+            yield from _named_in(link.filter, link.name, {link.label: link.name})
+
+
+def labels_needed(fetch: Fetch, schema: Schema) -> frozenset[tuple[str, str]]:
+    """Return the choices, by table and column, whose labels a query tests through their virtual names."""
+    owners = (
+        (table, named_owner(schema.tables[table], name))
+        for table, name, _ in _columns_named(fetch)
+        if table in schema.tables
+    )
+    return frozenset(
+        (table, owner.logical_name) for table, owner in owners if owner is not None and not owner.is_lookup
+    )

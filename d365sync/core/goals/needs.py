@@ -6,12 +6,13 @@ Pure.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from d365sync.core.fetchxml.ast import Fetch, Filter, Link
 from d365sync.core.fetchxml.caller import caller_operators
 from d365sync.core.fetchxml.check import columns_used
 from d365sync.core.fetchxml.parse import parse_fetch
+from d365sync.core.fetchxml.used import labels_needed, rows_followed
 from d365sync.core.goals.callers import caller_columns
 from d365sync.core.goals.goal import Goal, GoalBook, RollupField
 from d365sync.core.goals.participation import PARENT_ALIAS, RATE, Group, parent_table
@@ -49,6 +50,28 @@ def tables_named(book: GoalBook) -> frozenset[str]:
             if query_id in book.queries:
                 names.update(_tables_of(book.queries[query_id].fetchxml, book.rules.hierarchy))
     return frozenset(name for name in names if name)
+
+
+def tables_referred(book: GoalBook, schema: Schema) -> frozenset[str]:
+    """Return the tables whose rows the open goals' queries reach through lookups without naming them.
+
+    A hierarchy operator on a lookup needs the hierarchy of its table, a virtual name the name of the row.
+    """
+    return frozenset(name for fetch in _queries(book) for name in rows_followed(fetch, schema))
+
+
+def labels_tested(book: GoalBook, schema: Schema) -> frozenset[tuple[str, str]]:
+    """Return the choices, by table and column, whose labels the open goals' queries test."""
+    return frozenset(one for fetch in _queries(book) for one in labels_needed(fetch, schema))
+
+
+def _queries(book: GoalBook) -> Iterator[Fetch]:
+    """The queries of the open goals that can be read."""
+    for query_id in {query_id for goal in goals_to_compute(book) for query_id in goal.queries.values()}:
+        try:
+            yield parse_fetch(book.queries[query_id].fetchxml)
+        except (KeyError, FetchXmlError):
+            continue
 
 
 def columns_needed(

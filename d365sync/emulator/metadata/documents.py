@@ -10,7 +10,7 @@ Pure.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from d365sync.core.schema import CHOICE_TYPES, Column, ColumnType
@@ -106,6 +106,32 @@ def column_documents(facts: TableFacts) -> Iterator[Document]:
         for companion in _companions(facts, one):
             found.setdefault(companion["LogicalName"], companion)
     return iter(found[name] for name in sorted(found))
+
+
+def relationship_documents(tables: Iterable[TableFacts], known: Mapping[str, TableFacts]) -> Iterator[Document]:
+    """Return the definitions of the one-to-many relationships whose lookups the tables hold."""
+    for facts in tables:
+        for column in facts.columns.values():
+            for target, navigation in column.navigation.items():
+                if target in known:
+                    yield _relationship_document(facts, column, known[target], navigation)
+
+
+def _relationship_document(facts: TableFacts, column: ColumnFacts, target: TableFacts, navigation: str) -> Document:
+    hierarchical = target.name == facts.name and column.name == facts.table.hierarchy_parent
+    return {
+        "MetadataId": metadata_id("relationship", facts.name, column.name, target.name),
+        "HasChanged": None,
+        "SchemaName": f"{target.name}_{facts.name}_{column.name}",
+        "RelationshipType": "OneToManyRelationship",
+        "ReferencedEntity": target.name,
+        "ReferencedAttribute": target.key,
+        "ReferencingEntity": facts.name,
+        "ReferencingAttribute": column.name,
+        "ReferencingEntityNavigationPropertyName": navigation,
+        "IsCustomRelationship": "_" in column.name,
+        "IsHierarchical": hierarchical,
+    }
 
 
 def metadata_id(*names: str) -> str:

@@ -20,6 +20,7 @@ from d365sync.emulator.metadata.documents import (
     column_documents,
     metadata_id,
     option_set,
+    relationship_documents,
     table_document,
 )
 from d365sync.emulator.refuse import Refusal, bad_uri, no_segment, not_implemented
@@ -30,6 +31,7 @@ _EXPANDED = re.compile(r"(\w+)(?:\(\$select=([\w,\s]*)\))?(?:,|$)")
 _OPTIONED = ("Picklist", "MultiSelectPicklist", "State", "Status", "Boolean")
 _PLAIN = ("UniqueIdentifier", "String", "Memo", "Integer", "BigInt", "Decimal", "Double", "Money", "DateTime")
 _KINDS = frozenset(f"{name}AttributeMetadata" for name in (*_PLAIN, "Lookup", "EntityName", *_OPTIONED))
+_RELATIONSHIPS = ("OneToManyRelationships", "ManyToOneRelationships")
 _KNOWN = ("$select", "$filter", "$expand")
 
 
@@ -48,6 +50,8 @@ def read_definitions(call: Call, key: str | None, rest: Sequence[tuple[str, str 
     if not rest:
         document = _shaped_table(call, facts)
         return json_response({"@odata.context": f"{call.root}$metadata#EntityDefinitions/$entity", **document})
+    if rest[0][0] in _RELATIONSHIPS and len(rest) == 1 and rest[0][1] is None:
+        return _list_relationships(call, facts, rest[0][0])
     if rest[0][0] != "Attributes" or len(rest) > 2:
         raise not_implemented(f"the address 'EntityDefinitions(…)/{rest[0][0]}'")
     call.need_privilege("prvReadAttribute", "attribute")
@@ -74,10 +78,36 @@ def _shaped_table(call: Call, facts: TableFacts) -> Document:
     document = table_document(facts)
     shaped = _selected(document, call.arguments.get("$select"), document.keys(), "EntityMetadata")
     for name, select in _expanded(call.arguments.get("$expand", "")):
-        if name != "Attributes":
+        if name in _RELATIONSHIPS:
+            shaped[name] = [_related(one, select) for one in _relationships(call, facts, name)]
+        elif name == "Attributes":
+            shaped["Attributes"] = [_uncast(one, select) for one in column_documents(facts)]
+        else:
             raise not_implemented(f"$expand of '{name}' on EntityDefinitions")
-        shaped["Attributes"] = [_uncast(one, select) for one in column_documents(facts)]
     return shaped
+
+
+def _list_relationships(call: Call, facts: TableFacts, name: str) -> Response:
+    found = _relationships(call, facts, name)
+    if "$filter" in call.arguments:
+        found = list(filter(parse_conditions(call.arguments["$filter"]), found))
+    context = f"{call.root}$metadata#EntityDefinitions('{facts.name}')/{name}"
+    return json_response(
+        {"@odata.context": context, "value": [_related(one, call.arguments.get("$select")) for one in found]}
+    )
+
+
+def _relationships(call: Call, facts: TableFacts, name: str) -> list[Document]:
+    """The relationships in which a table refers (many to one) or is referred to (one to many)."""
+    if name == "ManyToOneRelationships":
+        return list(relationship_documents([facts], call.store.catalogue.tables))
+    tables = call.store.catalogue.tables
+    every = relationship_documents(tables.values(), tables)
+    return [one for one in every if one["ReferencedEntity"] == facts.name]
+
+
+def _related(document: Document, select: str | None) -> Document:
+    return _selected(document, select, document.keys(), "OneToManyRelationshipMetadata")
 
 
 def _read_columns(call: Call, facts: TableFacts, key: str | None, cast: str | None) -> Response:

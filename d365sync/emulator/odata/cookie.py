@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 from xml.sax.saxutils import escape, unescape
 
-from d365sync.emulator.refuse import Refusal, bad_uri
+from d365sync.emulator.refuse import ARGUMENT, Refusal, bad_uri
 
 _OUTER = re.compile(
     r'<cookie pagenumber="(\d{1,9})" pagingcookie="([^"]*)" istracking="(True|False)"( deltatoken="([^"]*)")? />'
 )
 _ENTRY = re.compile(r'<([\w.]+) (?:lastnull="1" firstnull="1"|last="([^"]*)" first="[^"]*") />')
+_FETCH_COOKIE = re.compile(r'<cookie page="\d{1,9}"[^<>]*>(?:<[\w.]+ [^<>]*/>)*</cookie>')
 _QUOTES = {'"': "&quot;"}
 
 
@@ -39,12 +40,31 @@ class Cookie:
 
 def write_cookie(cookie: Cookie, first: Sequence[str | None]) -> str:
     """Return the text of ``$skiptoken``, percent-encoded; ``first`` are the first row's texts."""
-    entries = "".join(_entry(name, last, begin) for (name, last), begin in zip(cookie.last, first, strict=True))
-    inner = _lower(f'<cookie page="{cookie.page - 1}">{entries}</cookie>')
+    inner = _lower(_inner(cookie, first))
     tracking = cookie.delta_token is not None
     token = f' deltatoken="{_lower(cookie.delta_token or "")}"' if tracking else ""
     outer = f'<cookie pagenumber="{cookie.page}" pagingcookie="{inner}" istracking="{tracking}"{token} />'
     return quote(outer, safe="=/")
+
+
+def write_fetch_cookie(cookie: Cookie, first: Sequence[str | None]) -> str:
+    """Return the value of the fetchxmlpagingcookie annotation: an element whose inner cookie is encoded twice.
+
+    A client decodes that twice and puts it into ``paging-cookie``; ``pagenumber`` is the page to ask for then.
+    Source: Page results using FetchXML.
+    """
+    inner = _lower(_lower(_inner(cookie, first)))
+    return f'<cookie pagenumber="{cookie.page}" pagingcookie="{inner}" istracking="False" />'
+
+
+def check_fetch_cookie(text: str) -> None:
+    """Refuse a ``paging-cookie`` that is no decoded paging cookie.
+
+    Raises:
+        Refusal: so.
+    """
+    if _FETCH_COOKIE.fullmatch(text) is None:
+        raise Refusal(400, ARGUMENT, "Malformed XML in the Paging Cookie")
 
 
 def read_cookie(text: str) -> Cookie:
@@ -61,6 +81,11 @@ def read_cookie(text: str) -> Cookie:
     if not last:
         raise _malformed()
     return Cookie(int(outer[1]), last, unquote(outer[5]) if outer[5] is not None else None)
+
+
+def _inner(cookie: Cookie, first: Sequence[str | None]) -> str:
+    entries = "".join(_entry(name, last, begin) for (name, last), begin in zip(cookie.last, first, strict=True))
+    return f'<cookie page="{cookie.page - 1}">{entries}</cookie>'
 
 
 def _last(inner: str) -> list[tuple[str, str | None]]:

@@ -135,16 +135,20 @@ def _key_of(cookie: Cookie) -> str:
 
 def _next_token(facts: TableFacts, options: Options, rows: Sequence[Row], cookie: Cookie | None) -> str:
     names = [term.column for term in options.order]
-    first, last = ([*(_text(facts, row, name) for name in names), _braced(facts, row)] for row in (rows[0], rows[-1]))
+    first, last = (
+        [*(wire_text(facts, row, name) for name in names), braced_key(facts, row)] for row in (rows[0], rows[-1])
+    )
     page = 2 if cookie is None else cookie.page + 1
     return write_cookie(Cookie(page, tuple(zip([*names, facts.key], last, strict=True))), first)
 
 
-def _braced(facts: TableFacts, row: Row) -> str:
+def braced_key(facts: TableFacts, row: Row) -> str:
+    """Return a row's key as cookies spell it: in upper case with braces."""
     return "{" + str(row[facts.key]).upper() + "}"
 
 
-def _text(facts: TableFacts, row: Row, name: str) -> str | None:
+def wire_text(facts: TableFacts, row: Row, name: str) -> str | None:
+    """Return a column's value as cookies spell it; None for a null."""
     value = row.get(name)
     if value is None:
         return None

@@ -158,6 +158,7 @@ def _kind(table: str, column: str, spec: ColumnSpec) -> ColumnKind:
 
 def _column_facts(table: str, name: str, spec: ColumnSpec, key: str) -> ColumnFacts:
     kind = _kind(table, name, spec)
+    is_boolean = kind.type is ColumnType.BOOLEAN
     column = Column(
         logical_name=name,
         type=kind.type,
@@ -167,8 +168,8 @@ def _column_facts(table: str, name: str, spec: ColumnSpec, key: str) -> ColumnFa
         valid_for_create="c" in spec.access,
         valid_for_update="u" in spec.access and name != key,
         is_primary_id=name == key,
+        labels=tuple((spec.options or (_LABELS if is_boolean else {})).items()),
     )
-    is_boolean = kind.type is ColumnType.BOOLEAN
     return ColumnFacts(
         column=column,
         navigation=_navigation(name, kind, spec),
