@@ -41,13 +41,9 @@ def print_doubles(snapshot: Snapshot, goal: Goal, found: Sequence[Double]) -> No
     out.print(Text.assemble((goal.title, "bold"), f": {len(found) or 'no'} pairs of goals share records in its total"))
     for one in found:
         first, second = (snapshot.book.goals[side].title for side in (one.first, one.second))
+        worth = f"{one.shared.records} records worth {number(one.shared.amount)}"
         out.print()
-        out.print(
-            Text.assemble(
-                (one.column, "bold"),
-                f": {one.shared.records} records worth {number(one.shared.amount)} count in '{first}' and in '{second}'",
-            )
-        )
+        out.print(Text.assemble((one.column, "bold"), f": {worth} count in '{first}' and in '{second}'"))
         table = Table(header_style="bold")
         table.add_column("Record")
         table.add_column("Id", no_wrap=True)
