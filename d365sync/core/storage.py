@@ -58,6 +58,12 @@ def stored_as(column: Column) -> StoredAs:
     return StoredAs.INTEGER
 
 
+def is_plain(column: Column) -> bool:
+    """Say whether the stored spelling of a column is its value: text, ids, whole numbers."""
+    kept = {ColumnType.MULTISELECT, ColumnType.DATETIME, ColumnType.MONEY, ColumnType.DECIMAL, ColumnType.BOOLEAN}
+    return column.type not in kept
+
+
 def has_fold(column: Column) -> bool:
     """Say whether the column has a folded shadow ``<name>__fold`` beside it."""
     return column.type in TEXT_TYPES

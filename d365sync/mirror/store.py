@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.goals.participation import Group
 from d365sync.core.goals.slices import Slice
+from d365sync.core.storage import is_plain
 from d365sync.core.values import Row, Value, format_instant, parse_instant
 from d365sync.database import open_engine, transaction
 from d365sync.errors import MirrorError
@@ -331,9 +332,14 @@ class Mirror:
         names = [*table.column_names, *companions, ETAG_COLUMN]
         selected = ", ".join(f"r.{quote(name)}" for name in names)
         sql = f"SELECT {selected} FROM {quote(table.name)} r {clause}"
+        as_stored = frozenset({*companions, ETAG_COLUMN, *(c.logical_name for c in table.columns if is_plain(c))})
+        keys = [ETAG_KEY if name == ETAG_COLUMN else name for name in names]
+        decoded = [(at, column) for at, column in enumerate(table.columns) if column.logical_name not in as_stored]
         for stored in connection.execute(text(sql), dict(parameters or {})):
-            row = {column.logical_name: table.decode(column, stored[i]) for i, column in enumerate(table.columns)}
-            row.update(zip((*companions, ETAG_KEY), stored[len(table.columns) :], strict=True))
+            row = dict(zip(keys, stored, strict=True))
+            for at, column in decoded:
+                if stored[at] is not None:
+                    row[column.logical_name] = table.decode(column, stored[at])
             yield row
 
     def _save_position(self, connection: Connection, name: str, position: Position) -> None:

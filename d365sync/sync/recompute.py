@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
@@ -102,6 +102,13 @@ class Cut:
     missing: Sequence[Slice] = ()
     again: Sequence[int] = ()
 
+    @property
+    def question(self) -> tuple[object, ...]:
+        """Which records of which slices are asked for, whatever is summed of them."""
+        predicate = self.one.predicate
+        asked = predicate.sql, tuple(predicate.parameters.items())
+        return self.one.group.table, asked, id(self.layout), bool(self.again), len(self.again or self.missing)
+
     def pieces(self, schema: Schema) -> list[slice]:
         """Return the stretches to be summed by one statement each; a group with links is summed in one."""
         count = len(self.again or self.missing)
@@ -173,8 +180,13 @@ class Recomputer:
     def cuts(self, refreshed: Sequence[Refreshed], problems: list[Problem]) -> list[Cut]:
         """Cut the goals of the groups, and see what must be summed."""
         spans = goal_spans(self.book, [one.group for one in refreshed], self.zone, problems)
+        layouts: dict[tuple[object, ...], Layout] = {}
+        for group in (one.group for one in refreshed):
+            key = _layout_key(group)
+            if key not in layouts:
+                layouts[key] = lay_out(self.bounds(group, spans))
         with self.mirror.connection() as connection:
-            return [self._cut(connection, one, spans) for one in refreshed]
+            return [self._cut(connection, one, layouts[_layout_key(one.group)]) for one in refreshed]
 
     def _refreshed(
         self,
@@ -233,12 +245,14 @@ class Recomputer:
         goals = [self.book.goals[goal_id] for goal_id in group.goal_ids if goal_id in spans]
         distinct = {spans[goal.id] for goal in goals}
         spelled = {span: bounds_in(group.dates, span, self.zone) for span in distinct}
-        seen = self.visibility.versions if self.visibility else None
-        return [GoalBounds(goal.id, lane_of(goal, group, seen), *spelled[spans[goal.id]]) for goal in goals]
+        if self.visibility is not None:
+            lanes = {goal.id: lane_of(goal, group, self.visibility.versions) for goal in goals}
+            return [GoalBounds(goal.id, lanes[goal.id], *spelled[spans[goal.id]]) for goal in goals]
+        by_owner = {owner: Lane((owner or "") if group.owned else "") for owner in {goal.owner_id for goal in goals}}
+        return [GoalBounds(goal.id, by_owner[goal.owner_id], *spelled[spans[goal.id]]) for goal in goals]
 
-    def _cut(self, connection: Connection, one: Refreshed, spans: Mapping[str, DaySpan]) -> Cut:
-        """Cut the goals of a group, and see which of its slices must be summed."""
-        layout = lay_out(self.bounds(one.group, spans))
+    def _cut(self, connection: Connection, one: Refreshed, layout: Layout) -> Cut:
+        """See which slices of a group must be summed."""
         kept = kept_slices(connection, self.mirror.dialect, one.kept.number) if one.kept else KeptSlices()
         if one.kept is not None and layout.slices == kept.slices:
             return Cut(one, layout, kept, again=kept.ids if one.again else ())
@@ -246,17 +260,25 @@ class Recomputer:
         return Cut(one, layout, kept, known, [part for part in layout.slices if part not in known])
 
     def summed(self, cuts: Sequence[Cut]) -> list[SliceSums]:
-        """Sum what must be summed of each group, several at a time."""
-        pieces = [(cut, piece) for cut in cuts for piece in cut.pieces(self.schema)]
-        if len(pieces) < 2 or self.mirror.workers < 2:
-            sums = [self._piece(*piece) for piece in pieces]
-        else:
-            with ThreadPoolExecutor(self.mirror.workers) as pool:
-                sums = list(pool.map(self._piece, *zip(*pieces, strict=True)))
+        """Sum what must be summed of each group, several at a time.
+
+        A group that counts the records that another one sums is not asked for: their number comes with the sum.
+        """
+        summing = {cut.question: at for at, cut in enumerate(cuts) if cut.one.group.value is not None}
+        twin = {at: summing[cut.question] for at, cut in enumerate(cuts) if _is_answered(cut, cuts, summing)}
+        pieces = [(at, piece) for at, cut in enumerate(cuts) if at not in twin for piece in cut.pieces(self.schema)]
         found: dict[int, list[SliceSums]] = defaultdict(list)
-        for (cut, _), part in zip(pieces, sums, strict=True):
-            found[id(cut)].append(part)
-        return [_strung(found[id(cut)]) for cut in cuts]
+        for (at, _), part in zip(pieces, self._side_by_side([(cuts[at], piece) for at, piece in pieces]), strict=True):
+            found[at].append(part)
+        sums = {at: _strung(found[at]) for at in range(len(cuts)) if at not in twin}
+        counted = {at: SliceSums(sums[other].records, sums[other].records) for at, other in twin.items()}
+        return [(sums | counted)[at] for at in range(len(cuts))]
+
+    def _side_by_side(self, pieces: Sequence[tuple[Cut, slice]]) -> list[SliceSums]:
+        if len(pieces) < 2 or self.mirror.workers < 2:
+            return [self._piece(*piece) for piece in pieces]
+        with ThreadPoolExecutor(self.mirror.workers) as pool:
+            return list(pool.map(self._piece, *zip(*pieces, strict=True)))
 
     def _piece(self, cut: Cut, piece: slice) -> SliceSums:
         with self.mirror.connection() as connection:
@@ -276,32 +298,46 @@ class Recomputer:
         one, layout, kept = cut.one, cut.layout, cut.kept
         same = one.kept is not None and layout.slices == kept.slices
         updates = one.updates
+        touched: Set[str] = layout.spans.keys()
+        every = sums
         if cut.again:
             updates = {slice_id: sums.at(position) for position, slice_id in enumerate(cut.again)}
-            every = sums
-        elif same:
-            every = _updated(kept, updates)
-        else:
-            fresh = {part: sums.at(position) for position, part in enumerate(cut.missing)}
-            every = SliceSums.of([fresh.get(part) or cut.known[part] for part in layout.slices])
-        changed = {part for number, part in zip(kept.ids, kept.slices, strict=True) if number in updates}
-        changed.update(cut.missing)
-        result.goals |= goals_over(layout, [at for at, part in enumerate(layout.slices) if part in changed])
+        elif same or cut.known:
+            every, touched = self._taken_up(cut, sums, same=same)
+        result.goals |= touched
         result.own |= _own_parts(one.group, layout, every)
         as_kept = same and one.kept is not None and one.kept.fingerprint == one.fingerprint
         return GroupSums(one.key, one.fingerprint, updates, None if as_kept else layout.slices, every)
+
+    def _taken_up(self, cut: Cut, sums: SliceSums, *, same: bool) -> tuple[SliceSums, Set[str]]:
+        """Return the sums of a group of which some are kept, and the goals that those summed now concern."""
+        layout, kept, updates = cut.layout, cut.kept, cut.one.updates
+        if same:
+            touched = [position for position, slice_id in enumerate(kept.ids) if slice_id in updates]
+            return _updated(kept, updates), goals_over(layout, touched) if touched else set()
+        fresh = {part: sums.at(position) for position, part in enumerate(cut.missing)}
+        changed = {part for slice_id, part in zip(kept.ids, kept.slices, strict=True) if slice_id in updates}
+        touched = [at for at, part in enumerate(layout.slices) if part in fresh or part in changed]
+        return SliceSums.of([fresh.get(part) or cut.known[part] for part in layout.slices]), goals_over(layout, touched)
 
 
 def goal_spans(book: GoalBook, groups: Iterable[Group], zone: ZoneInfo, problems: list[Problem]) -> dict[str, DaySpan]:
     """Return the days of every grouped goal; a goal without a usable period gets a problem instead."""
     spans: dict[str, DaySpan] = {}
+    alike: dict[tuple[object, ...], DaySpan] = {}
     for goal_id in sorted({goal_id for group in groups for goal_id in group.goal_ids}):
         goal = book.goals[goal_id]
+        period = (goal.starts_at, goal.ends_at, goal.is_fiscal, goal.fiscal_year, goal.fiscal_period)
         try:
-            spans[goal_id] = owner_span(goal, book, zone)
+            spans[goal_id] = alike.get(period) or alike.setdefault(period, owner_span(goal, book, zone))
         except (ValueError, OverflowError) as error:
             problems.append(Problem("goal-period", f"'{goal.title}' has no usable period: {error}", goal_id))
     return spans
+
+
+def _layout_key(group: Group) -> tuple[object, ...]:
+    """Return what tells apart groups whose goals are cut differently."""
+    return group.goal_ids, group.dates, group.owned, group.table
 
 
 def lane_of(goal: Goal, group: Group, seen: Mapping[tuple[str, str], int] | None) -> Lane:
@@ -319,6 +355,12 @@ def lane_of(goal: Goal, group: Group, seen: Mapping[tuple[str, str], int] | None
 def whole_slice(goal: Goal, group: Group, span: DaySpan, zone: ZoneInfo, *, sighted: bool) -> Slice:
     """Return a goal's whole period as one slice of a group, as its manager sees it if ``sighted``."""
     return Slice(*lane_of(goal, group, {} if sighted else None), *bounds_in(group.dates, span, zone))
+
+
+def _is_answered(cut: Cut, cuts: Sequence[Cut], summing: Mapping[tuple[object, ...], int]) -> bool:
+    """Say whether a group only counts what another one sums, in the very same slices."""
+    other = None if cut.one.group.value is not None else summing.get(cut.question)
+    return other is not None and list(cut.missing) == list(cuts[other].missing)
 
 
 def _by_slice(kept: KeptSlices, updates: Mapping[int, SliceSum]) -> dict[Slice, SliceSum]:

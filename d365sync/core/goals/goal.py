@@ -62,20 +62,20 @@ class StateCode(IntEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Slot:
-    """One of the nine rolled-up columns of a goal: a category in a data type."""
+    """One of the nine rolled-up columns of a goal: a category in a data type.
+
+    ``column`` is the goal column (``actualmoney``), ``query_lookup`` the goal's lookup to this slot's rollup query
+    (``rollupqueryactualmoneyid``).
+    """
 
     category: Category
     data_type: DataType
+    column: str = field(init=False, compare=False)
+    query_lookup: str = field(init=False, compare=False)
 
-    @property
-    def column(self) -> str:
-        """The goal column: ``actualmoney``."""
-        return f"{self.category}{self.data_type}"
-
-    @property
-    def query_lookup(self) -> str:
-        """The goal's lookup to this slot's rollup query: ``rollupqueryactualmoneyid``."""
-        return f"{self.category.query_stem}{self.data_type}id"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column", f"{self.category}{self.data_type}")
+        object.__setattr__(self, "query_lookup", f"{self.category.query_stem}{self.data_type}id")
 
 
 SLOTS = tuple(Slot(category, data_type) for category in Category for data_type in DataType)

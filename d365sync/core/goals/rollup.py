@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localcontext
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import Literal
 
@@ -17,6 +17,7 @@ from d365sync.core.goals.forest import Forest
 from d365sync.core.goals.goal import LIMITS, VALUE_COLUMNS, Category, DataType, Goal, GoalBook, Metric, Number, Slot
 from d365sync.core.goals.participation import slots_of
 from d365sync.core.problems import Problem, Severity
+from d365sync.core.storage import EXACT
 from d365sync.core.values import plain
 
 
@@ -133,6 +134,13 @@ class _Work:
     totals: dict[str, GoalTotals] = field(default_factory=dict)
     blocked: dict[str, str] = field(default_factory=dict)
     contributions: dict[str, Mapping[str, Contribution]] = field(default_factory=dict)
+    slots: dict[str, tuple[Slot, ...]] = field(default_factory=dict)
+
+    def slots_of(self, metric: Metric) -> tuple[Slot, ...]:
+        """The slots of a metric, looked up once."""
+        if metric.id not in self.slots:
+            self.slots[metric.id] = tuple(slots_of(metric))
+        return self.slots[metric.id]
 
 
 def roll_up(
@@ -172,9 +180,8 @@ def percentage_of(
         return Decimal(0) if without_target is NoTarget.ZERO else None
     if actual is None:
         return None
-    with localcontext() as context:
-        context.prec = 60
-        percentage = (Decimal(actual) * 100 / Decimal(target)).quantize(Decimal(1), rounding=ROUNDINGS[rounding])
+    quotient = EXACT.divide(EXACT.multiply(Decimal(actual), Decimal(100)), Decimal(target))
+    percentage = quotient.quantize(Decimal(1), rounding=ROUNDINGS[rounding], context=EXACT)
     return percentage if abs(percentage) <= LIMITS[DataType.DECIMAL] else Decimal(0)
 
 
@@ -192,7 +199,7 @@ def _add_up(work: _Work, goal: Goal, children: Sequence[Goal]) -> None:
         work.blocked[goal.id] = goal.id
         return
     try:
-        slots = tuple(slots_of(metric))
+        slots = work.slots_of(metric)
     except ValueError as error:
         work.problems.append(_metric_problem(goal, metric, error))
         work.blocked[goal.id] = goal.id
