@@ -103,11 +103,16 @@ class Cut:
     again: Sequence[int] = ()
 
     @property
+    def wanted(self) -> Sequence[Slice]:
+        """The slices to be summed."""
+        return self.layout.slices if self.again else self.missing
+
+    @property
     def question(self) -> tuple[object, ...]:
-        """Which records of which slices are asked for, whatever is summed of them."""
-        predicate = self.one.predicate
+        """What groups share that may ask for the same records: their condition, and the ends of what they want."""
+        predicate, wanted = self.one.predicate, self.wanted
         asked = predicate.sql, tuple(predicate.parameters.items())
-        return self.one.group.table, asked, id(self.layout), bool(self.again), len(self.again or self.missing)
+        return self.one.group.table, asked, len(wanted), tuple(wanted[:1]), tuple(wanted[-1:])
 
     def pieces(self, schema: Schema) -> list[slice]:
         """Return the stretches to be summed by one statement each; a group with links is summed in one."""
@@ -288,8 +293,7 @@ class Recomputer:
     def _adder(self, connection: Connection, cut: Cut) -> Adder:
         """Return what sums a group's slices: linked rows as sets when many records are read."""
         group, predicate = cut.one.group, cut.one.predicate
-        many = not group.owned or len({part.owner for part in cut.layout.slices}) > MANY_OWNERS
-        if many and tables_joined(group.fetch, self.schema):
+        if tables_joined(group.fetch, self.schema) and _reads_many(cut):
             predicate = self.predicate(group, "sets")
         return self.mirror.adder(connection, group, predicate)
 
@@ -357,10 +361,14 @@ def whole_slice(goal: Goal, group: Group, span: DaySpan, zone: ZoneInfo, *, sigh
     return Slice(*lane_of(goal, group, {} if sighted else None), *bounds_in(group.dates, span, zone))
 
 
+def _reads_many(cut: Cut) -> bool:
+    return not cut.one.group.owned or len({part.owner for part in cut.layout.slices}) > MANY_OWNERS
+
+
 def _is_answered(cut: Cut, cuts: Sequence[Cut], summing: Mapping[tuple[object, ...], int]) -> bool:
     """Say whether a group only counts what another one sums, in the very same slices."""
     other = None if cut.one.group.value is not None else summing.get(cut.question)
-    return other is not None and list(cut.missing) == list(cuts[other].missing)
+    return other is not None and list(cut.wanted) == list(cuts[other].wanted)
 
 
 def _by_slice(kept: KeptSlices, updates: Mapping[int, SliceSum]) -> dict[Slice, SliceSum]:
