@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from d365sync.config_rules import FetchxmlSection, FiscalSection
+from d365sync.config_rules import FetchxmlSection, FiscalSection, OptionalZoneName, ZoneName
 from d365sync.core.goals.rollup import ClosedChild, EmptyCategory, NoTarget, OverriddenChild, RollupRules, Rounding
 from d365sync.core.goals.rules import Bounds, CallerIs, Hierarchy, ReadingRules
 from d365sync.errors import ConfigError
@@ -56,19 +56,9 @@ def _https_or_empty(value: str) -> str:
     return _https(value) if value else value
 
 
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("must be an IANA time zone such as Europe/Berlin or Asia/Tehran") from None
-    return value
-
-
 Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=0)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 OptionalHttpsUrl = Annotated[str, AfterValidator(_https_or_empty)]
-ZoneName = Annotated[str, AfterValidator(_zone)]
-OptionalZoneName = Annotated[str, AfterValidator(lambda value: _zone(value) if value else value)]
 
 
 class _Section(BaseModel):

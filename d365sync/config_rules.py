@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from typing import Annotated, Any, Literal, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -23,6 +24,17 @@ WeekStart: TypeAlias = Literal[
 WEEK_DAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 """In the order of ``organization.weekstartdaycode``. Assumed: 0 is Sunday."""
 
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("must be an IANA time zone such as Europe/Berlin or Asia/Tehran") from None
+    return value
+
+
+ZoneName = Annotated[str, AfterValidator(_zone)]
+OptionalZoneName = Annotated[str, AfterValidator(lambda value: _zone(value) if value else value)]
 FiscalYear = Annotated[int, Field(ge=1753, le=9998)]
 _MONTH_AND_DAY = re.compile(r"(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")
 _DAYS_OF = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -47,6 +59,7 @@ class RuleSection(BaseModel):
 class FetchxmlSection(RuleSection):
     """How FetchXML is read; see :class:`~d365sync.core.fetchxml.context.Context` for what each key decides."""
 
+    time_zone: OptionalZoneName = ""
     week_start: WeekStart = "organization"
     next_x_hours_whole: bool = True
     now_is_past: bool = False
@@ -69,8 +82,12 @@ class FetchxmlSection(RuleSection):
 
     def settings(self) -> dict[str, Any]:
         """Return the keys that are fields of a query's context, under their names there."""
-        known = {one.name for one in fields(Context)} - {"week_start"}
+        known = {one.name for one in fields(Context)} - {"week_start", "time_zone"}
         return {name: getattr(self, name) for name in type(self).model_fields if name in known}
+
+    def zone(self, of_goals: ZoneInfo) -> ZoneInfo:
+        """Return the zone of whoever runs rollup queries; ``of_goals`` is the zone in which goal days begin."""
+        return ZoneInfo(self.time_zone) if self.time_zone else of_goals
 
     def first_day_of_week(self, organizations: int) -> int:
         """Return the first day of the week, 0 Sunday to 6 Saturday; ``organizations`` is what the organization says."""

@@ -98,6 +98,8 @@ end_of_day = true
 double_counting = "report"
 
 [fetchxml]
+# IANA time zone of whoever runs rollup queries: "today", "last-x-days", dates without a zone. Empty: rollup.time_zone.
+time_zone = ""
 # First day of the week in rollup queries: organization, or sunday to saturday.
 week_start = "organization"
 # next-x-hours runs to the end of a whole hour (true), or to now plus x hours.

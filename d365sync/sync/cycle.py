@@ -253,7 +253,7 @@ def query_context(config: Config, book: GoalBook, now: dt.datetime) -> Context:
     """Return what rollup queries mean beyond their text, for no user in particular."""
     return Context(
         now=now,
-        time_zone=config.rollup.zone,
+        time_zone=config.fetchxml.zone(config.rollup.zone),
         week_start=config.fetchxml.first_day_of_week(book.organization.week_start),
         fiscal=book.organization.fiscal,
         **config.fetchxml.settings(),

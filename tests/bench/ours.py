@@ -76,6 +76,7 @@ class Bench:
 
     def follow(self) -> None:
         """Bring the kept sums up to date with what changed in the mirror."""
+        self.worker.index(self.snapshot.grouping.groups)
         refreshed = self.worker.refresh(self.snapshot.grouping.groups, [])
         self.line.mirror.settle([GroupSums(one.key, one.fingerprint, one.updates) for one in refreshed])
 

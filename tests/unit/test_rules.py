@@ -161,6 +161,11 @@ DECIDES: dict[str, tuple[object, object, Callable[[Config], object]]] = {
     "rollup.empty_category": ("zero", "null", totals(goal("root"), LEAF, own="")),
     "rollup.caller": ("manager", "owner", caller),
     "rollup.hierarchy": ("manager", "position", reports),
+    "fetchxml.time_zone": (
+        "",
+        "Asia/Tehran",
+        finds('<condition attribute="at" operator="today"/>', at("2026-11-19T21:00:00+00:00")),
+    ),
     "fetchxml.week_start": (
         "organization",
         "monday",
