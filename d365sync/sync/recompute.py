@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 
 from d365sync.core.fetchxml.compile import LinksAs, Predicate
 from d365sync.core.fetchxml.context import Context
-from d365sync.core.fetchxml.used import columns_used, tables_joined
+from d365sync.core.fetchxml.used import columns_sought, columns_used, tables_joined
 from d365sync.core.goals.callers import Callers
 from d365sync.core.goals.goal import Goal, GoalBook
 from d365sync.core.goals.participation import Group, Grouping, bounds_in, owner_span
@@ -45,7 +45,7 @@ from d365sync.errors import FetchXmlError
 from d365sync.mirror.indexes import indexable
 from d365sync.mirror.slices import Adder, GroupSums, KeptGroup, KeptSlices, kept_groups, kept_slices, kept_sums
 from d365sync.mirror.store import Mirror, TableChanges
-from d365sync.mirror.sums import amount_of, group_predicate, indexes_of
+from d365sync.mirror.sums import Index, amount_of, group_predicate, indexes_of
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.visibility import Visibility
 
@@ -158,12 +158,24 @@ class Recomputer:
     def index(self, groups: Sequence[Group]) -> None:
         """Make the indexes from which the groups' statements are answered."""
         used: dict[str, set[str]] = defaultdict(set)
+        sought: set[tuple[str, str]] = set()
         for group in groups:
-            if group.query is not None:
-                used[group.table] |= columns_used(group.fetch, self.schema).get(group.table, set())
+            if group.query is not None or len(columns_used(group.fetch, self.schema)) > 1:
+                sought |= columns_sought(group.fetch, self.schema)
+                for table, columns in columns_used(group.fetch, self.schema).items():
+                    used[table] |= columns
         dialect = self.mirror.dialect
         stored = {name: indexable(self.schema.table(name), columns, dialect) for name, columns in used.items()}
-        self.mirror.index(indexes_of(groups, stored))
+        self.mirror.index(indexes_of(groups, stored) | self._indexes_for_links(sought, stored))
+
+    def _indexes_for_links(self, sought: Set[tuple[str, str]], stored: Mapping[str, Sequence[str]]) -> frozenset[Index]:
+        """Return the indexes by which linked rows are found, with all that is asked of them."""
+        found: set[Index] = set()
+        for table, column in sought:
+            first = indexable(self.schema.table(table), {column}, self.mirror.dialect)
+            if first and column != self.schema.table(table).primary_id:
+                found.add(Index(table, (*first, *(name for name in stored.get(table, ()) if name not in first))))
+        return frozenset(found)
 
     def refresh(self, groups: Sequence[Group], problems: list[Problem]) -> list[Refreshed]:
         """Bring the kept sums up to date with the changed records, as far as those can be followed.

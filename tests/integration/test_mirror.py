@@ -270,6 +270,23 @@ def test_indexes_that_no_group_wants_any_more_are_dropped(mirror: Mirror) -> Non
         assert inspect(connection).get_indexes("opportunity") == []
 
 
+def test_linked_rows_are_found_by_an_index(mirror: Mirror) -> None:
+    """Without one, every record would be answered by a walk through the whole linked table."""
+    twins = RollupQuery(
+        "twins",
+        "Twins",
+        "opportunity",
+        '<fetch><entity name="opportunity"><filter><link-entity name="opportunity" from="ownerid" to="ownerid" '
+        'link-type="any"><filter><condition attribute="statecode" operator="eq" value="2"/></filter></link-entity>'
+        "</filter></entity></fetch>",
+    )
+    one = won(goal("ann", owner_id=ANN, queries={ACTUAL_MONEY: twins.id}), queries=[twins])
+    recomputer(mirror, one).index(group_goals(one, SCHEMA, one.goals.values()).groups)
+    with mirror.connection() as connection:
+        made = [index["column_names"] for index in inspect(connection).get_indexes("opportunity")]
+    assert any(columns[0] == "ownerid" and "statecode" in columns for columns in made)
+
+
 def test_a_mirror_of_another_layout_is_begun_anew(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/mirror.db"
     old = Mirror.open(url)

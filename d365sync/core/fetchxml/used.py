@@ -44,6 +44,15 @@ def tables_joined(fetch: Fetch, schema: Schema) -> frozenset[str]:
     return frozenset(_collected(fetch, schema).joined)
 
 
+def columns_sought(fetch: Fetch, schema: Schema) -> frozenset[tuple[str, str]]:
+    """Return the tables and columns by which rows of other tables are looked up: joins, and parents of hierarchies.
+
+    Raises:
+        SchemaError: the query names a table that the schema does not have.
+    """
+    return frozenset(_collected(fetch, schema).sought)
+
+
 def _collected(fetch: Fetch, schema: Schema) -> _Collector:
     fetch = settled(fetch, schema)
     collector = _Collector(schema)
@@ -59,6 +68,7 @@ class _Collector:
         self._schema = schema
         self.found: defaultdict[str, set[str]] = defaultdict(set)
         self.joined: set[str] = set()
+        self.sought: set[tuple[str, str]] = set()
 
     def add(self, table: str, column: str) -> None:
         holder = self._schema.table(table)
@@ -73,6 +83,7 @@ class _Collector:
     def links(self, links: Iterable[Link], parent: str) -> None:
         for link in links:
             self.joined.add(link.name)
+            self.sought.add((link.name, link.from_))
             self.add(parent, link.to)
             self.add(link.name, link.from_)
             self.add(link.name, self._schema.table(link.name).primary_id)
@@ -99,6 +110,7 @@ class _Collector:
         target = None if column is None else hierarchy_of(holder, column, self._schema)
         if target is not None and target.hierarchy_parent is not None:
             self.joined.add(target.logical_name)
+            self.sought.add((target.logical_name, target.hierarchy_parent))
             self.add(target.logical_name, target.primary_id)
             self.add(target.logical_name, target.hierarchy_parent)
 
