@@ -55,13 +55,18 @@ class GroupSums:
 
 @dataclass(frozen=True, slots=True)
 class Adder:
-    """Adds up one group within one transaction; ``unpriced`` False: no record lacks a base amount."""
+    """Adds up one group within one transaction.
+
+    ``unpriced`` False: no record lacks a base amount. ``through`` is the condition through the parent record, where
+    its date decides; see :func:`~d365sync.mirror.sums.predicate_through_parent`.
+    """
 
     connection: Connection
     dialect: Dialect
     group: Group
     predicate: Predicate
     unpriced: bool = True
+    through: Predicate | None = None
 
     def wanted(self, slices: Sequence[Slice]) -> SliceSums:
         """Return the sums of any slices, in their order."""
@@ -105,8 +110,11 @@ class Adder:
         return SliceSums([one[1] for one in values], records, [one[2] for one in values] if self.unpriced else ())
 
     def _values(self, source: str, *, halves: bool) -> Mapping[int, Sequence[int]]:
-        rows = self._run(self._statement(source, halves=halves))
-        if self.dialect == "sqlite":
+        if self.through is not None:
+            rows = self._run(sums.sum_through_parent(self.group, self.through, halves=halves, unpriced=self.unpriced))
+        else:
+            rows = self._run(self._statement(source, halves=halves))
+        if self.dialect == "sqlite" and self.through is None:
             return {slice_id: list(map(int, str(packed).split())) for slice_id, packed in rows}
         return {slice_id: [int(value or 0) for value in values] for slice_id, *values in rows}
 
@@ -123,7 +131,8 @@ class Adder:
 
 def fill_wanted(connection: Connection, dialect: Dialect, slices: Sequence[Slice]) -> None:
     """Put slices into the temporary table, numbered in their order, in place of what it held."""
-    connection.exec_driver_sql(sums.wanted_table(dialect))
+    for statement in sums.wanted_table(dialect):
+        connection.exec_driver_sql(statement)
     connection.exec_driver_sql(f"DELETE FROM {sums.WANTED_TABLE}")
     entries = [(position, *one) for position, one in enumerate(slices)]
     connection.exec_driver_sql(

@@ -267,11 +267,13 @@ class Mirror:
 
     # -- sums ----------------------------------------------------------------------------------------------------
 
-    def adder(self, connection: Connection, group: Group, predicate: Predicate) -> slices.Adder:
+    def adder(
+        self, connection: Connection, group: Group, predicate: Predicate, through: Predicate | None = None
+    ) -> slices.Adder:
         """Return what adds up a group inside a transaction of :meth:`connection`."""
         missing = sums.unpriced_statement(group)
         unpriced = missing is not None and connection.exec_driver_sql(missing).first() is not None
-        return slices.Adder(connection, self.dialect, group, predicate, unpriced)
+        return slices.Adder(connection, self.dialect, group, predicate, unpriced, through)
 
     def settle(self, groups: Sequence[slices.GroupSums]) -> None:
         """Keep the sums of these groups and no others, and forget what changed: it is in them now."""

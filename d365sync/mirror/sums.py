@@ -11,13 +11,14 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from d365sync.core.fetchxml.ast import Fetch
 from d365sync.core.fetchxml.compile import LinksAs, Predicate, compile_predicate
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.goals.goal import DataType, Number
-from d365sync.core.goals.participation import BOUNDS, Group
+from d365sync.core.goals.participation import BOUNDS, PARENT_ALIAS, Group
 from d365sync.core.schema import Schema
 from d365sync.core.storage import EXACT, scale_of
 from d365sync.mirror.tables import BEFORE_PREFIX, Dialect, quote
@@ -47,9 +48,12 @@ def placeholders(alias: str, prefix: str = "") -> Mapping[str, str]:
     return {"owner": f"{alias}.{quote(prefix + 'owner')}", **bounds}
 
 
-def wanted_table(dialect: Dialect) -> str:
-    """Return the statement that makes the temporary table of slices to be summed."""
-    return f"CREATE TEMPORARY TABLE IF NOT EXISTS {WANTED_TABLE} ({_slice_columns(dialect)})"
+def wanted_table(dialect: Dialect) -> tuple[str, str]:
+    """Return the statements that make the temporary table of slices to be summed, and its index."""
+    return (
+        f"CREATE TEMPORARY TABLE IF NOT EXISTS {WANTED_TABLE} ({_slice_columns(dialect)})",
+        f"CREATE INDEX IF NOT EXISTS _wanted_lookup ON {WANTED_TABLE} (owner, starts)",
+    )
 
 
 def slice_tables(dialect: Dialect) -> tuple[str, ...]:
@@ -88,6 +92,39 @@ def seen_by_manager(predicate: Predicate, group: Group, manager: str, prefix: st
         f"AND v.row_id = r.{quote(group.primary_id)})"
     )
     return Predicate(f"(({predicate.sql}) AND {seen})", {**predicate.parameters, name: group.table})
+
+
+def predicate_through_parent(
+    group: Group, schema: Schema, context: Context, dialect: Dialect, *, sighted: bool = False
+) -> Predicate | None:
+    """Return the same condition with the parent record joined as ``q``; None where a record's own date decides.
+
+    Where the parent's date decides, every record would be looked at once for each slice of its owner. From the record
+    to its one parent, and from the parent's date to the slice, it is looked at once.
+    """
+    if group.field.date_entity == group.table:
+        return None
+    (parent,) = (link for link in group.fetch.links if link.alias == PARENT_ALIAS)
+    others = tuple(link for link in group.fetch.links if link is not parent)
+    slices = placeholders("s")
+    own = compile_predicate(
+        replace(group.fetch, links=others), schema, context, alias="r", dialect=dialect, placeholders=slices
+    )
+    above = Fetch(entity=parent.name, filter=parent.filter, links=parent.links)
+    theirs = compile_predicate(above, schema, context, alias="q", dialect=dialect, placeholders=slices, prefix="q")
+    joined_by = f"q.{quote(parent.from_)} = r.{quote(parent.to)}"
+    both = Predicate(f"({joined_by} AND {own.sql} AND {theirs.sql})", {**own.parameters, **theirs.parameters})
+    return seen_by_manager(both, group, 's."manager"') if sighted else both
+
+
+def sum_through_parent(group: Group, predicate: Predicate, *, halves: bool, unpriced: bool) -> Statement:
+    """Return the statement that gives the sums of the wanted slices by :func:`predicate_through_parent`.
+
+    Its rows are id, number of records, sum, unpriced, as :func:`sum_statement` describes them.
+    """
+    values = ", ".join(["COUNT(*)", *_sums(group, halves=halves), *([_unpriced(group)] if unpriced else [])])
+    tables = f"{quote(group.table)} r CROSS JOIN {quote(group.field.date_entity)} q CROSS JOIN {WANTED_TABLE} s"
+    return Statement(f"SELECT s.id, {values} FROM {tables} WHERE {predicate.sql} GROUP BY s.id", predicate.parameters)
 
 
 def sum_statement(

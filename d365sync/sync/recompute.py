@@ -45,7 +45,7 @@ from d365sync.errors import FetchXmlError
 from d365sync.mirror.indexes import indexable
 from d365sync.mirror.slices import Adder, GroupSums, KeptGroup, KeptSlices, kept_groups, kept_slices, kept_sums
 from d365sync.mirror.store import Mirror, TableChanges
-from d365sync.mirror.sums import Index, amount_of, group_predicate, indexes_of
+from d365sync.mirror.sums import Index, amount_of, group_predicate, indexes_of, predicate_through_parent
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.visibility import Visibility
 
@@ -300,14 +300,18 @@ class Recomputer:
     def _piece(self, cut: Cut, piece: slice) -> SliceSums:
         with self.mirror.connection() as connection:
             adder = self._adder(connection, cut)
-            return adder.kept(cut.again[piece]) if cut.again else adder.wanted(cut.missing[piece])
+            as_kept = cut.again and adder.through is None
+            return adder.kept(cut.again[piece]) if as_kept else adder.wanted(cut.wanted[piece])
 
     def _adder(self, connection: Connection, cut: Cut) -> Adder:
         """Return what sums a group's slices: linked rows as sets when many records are read."""
         group, predicate = cut.one.group, cut.one.predicate
         if tables_joined(group.fetch, self.schema) and _reads_many(cut):
             predicate = self.predicate(group, "sets")
-        return self.mirror.adder(connection, group, predicate)
+        through = predicate_through_parent(
+            group, self.schema, self.context_of(group), self.mirror.dialect, sighted=self.visibility is not None
+        )
+        return self.mirror.adder(connection, group, predicate, through)
 
     def _finished(self, cut: Cut, sums: SliceSums, result: Recomputed) -> GroupSums:
         """Give the goals of a group their own parts; return what to keep of the group."""
