@@ -28,7 +28,7 @@ from d365sync.core.period import DaySpan
 from d365sync.core.schema import Schema
 from d365sync.errors import FetchXmlError
 from d365sync.mirror import doubles as facts
-from d365sync.sync.recompute import goal_spans, lane_of
+from d365sync.sync.cuts import goal_spans, lane_of
 
 if TYPE_CHECKING:
     from d365sync.sync.cycle import Line, Snapshot

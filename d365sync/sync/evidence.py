@@ -25,8 +25,8 @@ from d365sync.core.schema import GUID_TYPES
 from d365sync.core.values import Row, Value
 from d365sync.mirror.lookup import MOST_VALUES, among
 from d365sync.mirror.sums import group_predicate
+from d365sync.sync.cuts import whole_slice
 from d365sync.sync.cycle import Line, Snapshot
-from d365sync.sync.recompute import whole_slice
 
 
 @dataclass(frozen=True, slots=True)

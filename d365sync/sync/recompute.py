@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
@@ -24,17 +24,14 @@ from d365sync.core.fetchxml.compile import LinksAs, Predicate
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.used import columns_sought, columns_used, tables_joined
 from d365sync.core.goals.callers import Callers
-from d365sync.core.goals.goal import Goal, GoalBook
-from d365sync.core.goals.participation import Group, Grouping, bounds_in, owner_span
+from d365sync.core.goals.goal import GoalBook
+from d365sync.core.goals.participation import Group, Grouping, bounds_in
 from d365sync.core.goals.rollup import OwnPart
 from d365sync.core.goals.slices import (
     GoalBounds,
     Lane,
     Layout,
-    Slice,
-    SliceSum,
     SliceSums,
-    goal_totals,
     goals_over,
     lay_out,
 )
@@ -45,20 +42,26 @@ from d365sync.errors import FetchXmlError
 from d365sync.mirror.indexes import indexable
 from d365sync.mirror.slices import Adder, GroupSums, KeptGroup, KeptSlices, kept_groups, kept_slices, kept_sums
 from d365sync.mirror.store import Mirror, TableChanges
-from d365sync.mirror.sums import Index, amount_of, group_predicate, indexes_of, predicate_through_parent
+from d365sync.mirror.sums import Index, group_predicate, indexes_of, predicate_through_parent
 from d365sync.mirror.tables import MirrorTable
+from d365sync.sync.cuts import (
+    Cut,
+    Refreshed,
+    by_slice,
+    goal_spans,
+    is_answered,
+    lane_of,
+    layout_key,
+    own_parts,
+    plus,
+    reads_many,
+    strung,
+    updated,
+)
 from d365sync.sync.visibility import Visibility
 
 MOST_FOLLOWED = 5000
 """Changed rows of a table beyond which everything is summed again: about where following them costs more."""
-
-
-MANY_OWNERS = 50
-"""Owners in a group beyond which the rows it links to are taken as a set, not looked up record by record."""
-
-
-SLICES_PER_STATEMENT = 5000
-"""Slices summed by one statement, so that several processors share the work evenly."""
 
 
 @dataclass(slots=True)
@@ -68,57 +71,6 @@ class Recomputed:
     own: dict[tuple[str, str], OwnPart] = field(default_factory=dict)
     goals: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Refreshed:
-    """One group with what its kept sums have become.
-
-    ``kept`` None: nothing usable is kept, or it must be summed from nothing (``again``: its slices still stand).
-    ``updates`` are new sums of kept slices, by id.
-    """
-
-    group: Group
-    predicate: Predicate
-    key: str
-    fingerprint: str
-    kept: KeptGroup | None
-    again: bool = False
-    updates: Mapping[int, SliceSum] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """One group with its goals cut: the sums that are known, and the slices that must be summed.
-
-    ``again`` are the ids of the kept slices when all of them must be; otherwise ``missing`` are the slices that are
-    not among the ``known``.
-    """
-
-    one: Refreshed
-    layout: Layout
-    kept: KeptSlices
-    known: Mapping[Slice, SliceSum] = field(default_factory=dict)
-    missing: Sequence[Slice] = ()
-    again: Sequence[int] = ()
-
-    @property
-    def wanted(self) -> Sequence[Slice]:
-        """The slices to be summed."""
-        return self.layout.slices if self.again else self.missing
-
-    @property
-    def question(self) -> tuple[object, ...]:
-        """What groups share that may ask for the same records: their condition, and the ends of what they want."""
-        predicate, wanted = self.one.predicate, self.wanted
-        asked = predicate.sql, tuple(predicate.parameters.items())
-        return self.one.group.table, asked, len(wanted), tuple(wanted[:1]), tuple(wanted[-1:])
-
-    def pieces(self, schema: Schema) -> list[slice]:
-        """Return the stretches to be summed by one statement each; a group with links is summed in one."""
-        count = len(self.again or self.missing)
-        step = count if tables_joined(self.one.group.fetch, schema) else SLICES_PER_STATEMENT
-        return [slice(start, start + step) for start in range(0, count, max(step, 1))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +151,11 @@ class Recomputer:
         spans = goal_spans(self.book, [one.group for one in refreshed], self.zone, problems)
         layouts: dict[tuple[object, ...], Layout] = {}
         for group in (one.group for one in refreshed):
-            key = _layout_key(group)
+            key = layout_key(group)
             if key not in layouts:
                 layouts[key] = lay_out(self.bounds(group, spans))
         with self.mirror.connection() as connection:
-            return [self._cut(connection, one, layouts[_layout_key(one.group)]) for one in refreshed]
+            return [self._cut(connection, one, layouts[layout_key(one.group)]) for one in refreshed]
 
     def _refreshed(
         self,
@@ -238,7 +190,7 @@ class Recomputer:
         if relevant and not one.again:
             delta = self.mirror.adder(connection, group, one.predicate).changed(kept.number)
             known = kept_sums(connection, self.mirror.dialect, sorted(delta))
-            one.updates = {slice_id: _plus(known[slice_id], change) for slice_id, change in delta.items()}
+            one.updates = {slice_id: plus(known[slice_id], change) for slice_id, change in delta.items()}
 
     def _relevant(self, group: Group, changes: Mapping[str, TableChanges]) -> set[str]:
         """Return the tables in which something changed that the group reads: its own, or one that it joins."""
@@ -273,7 +225,7 @@ class Recomputer:
         kept = kept_slices(connection, self.mirror.dialect, one.kept.number) if one.kept else KeptSlices()
         if one.kept is not None and layout.slices == kept.slices:
             return Cut(one, layout, kept, again=kept.ids if one.again else ())
-        known = {} if one.kept is None or one.again else _by_slice(kept, one.updates)
+        known = {} if one.kept is None or one.again else by_slice(kept, one.updates)
         return Cut(one, layout, kept, known, [part for part in layout.slices if part not in known])
 
     def summed(self, cuts: Sequence[Cut]) -> list[SliceSums]:
@@ -282,12 +234,12 @@ class Recomputer:
         A group that counts the records that another one sums is not asked for: their number comes with the sum.
         """
         summing = {cut.question: at for at, cut in enumerate(cuts) if cut.one.group.value is not None}
-        twin = {at: summing[cut.question] for at, cut in enumerate(cuts) if _is_answered(cut, cuts, summing)}
+        twin = {at: summing[cut.question] for at, cut in enumerate(cuts) if is_answered(cut, cuts, summing)}
         pieces = [(at, piece) for at, cut in enumerate(cuts) if at not in twin for piece in cut.pieces(self.schema)]
         found: dict[int, list[SliceSums]] = defaultdict(list)
         for (at, _), part in zip(pieces, self._side_by_side([(cuts[at], piece) for at, piece in pieces]), strict=True):
             found[at].append(part)
-        sums = {at: _strung(found[at]) for at in range(len(cuts)) if at not in twin}
+        sums = {at: strung(found[at]) for at in range(len(cuts)) if at not in twin}
         counted = {at: SliceSums(sums[other].records, sums[other].records) for at, other in twin.items()}
         return [(sums | counted)[at] for at in range(len(cuts))]
 
@@ -306,7 +258,7 @@ class Recomputer:
     def _adder(self, connection: Connection, cut: Cut) -> Adder:
         """Return what sums a group's slices: linked rows as sets when many records are read."""
         group, predicate = cut.one.group, cut.one.predicate
-        if tables_joined(group.fetch, self.schema) and _reads_many(cut):
+        if tables_joined(group.fetch, self.schema) and reads_many(cut):
             predicate = self.predicate(group, "sets")
         through = predicate_through_parent(
             group, self.schema, self.context_of(group), self.mirror.dialect, sighted=self.visibility is not None
@@ -325,7 +277,7 @@ class Recomputer:
         elif same or cut.known:
             every, touched = self._taken_up(cut, sums, same=same)
         result.goals |= touched
-        result.own |= _own_parts(one.group, layout, every)
+        result.own |= own_parts(one.group, layout, every)
         as_kept = same and one.kept is not None and one.kept.fingerprint == one.fingerprint
         return GroupSums(one.key, one.fingerprint, updates, None if as_kept else layout.slices, every)
 
@@ -334,96 +286,11 @@ class Recomputer:
         layout, kept, updates = cut.layout, cut.kept, cut.one.updates
         if same:
             touched = [position for position, slice_id in enumerate(kept.ids) if slice_id in updates]
-            return _updated(kept, updates), goals_over(layout, touched) if touched else set()
+            return updated(kept, updates), goals_over(layout, touched) if touched else set()
         fresh = {part: sums.at(position) for position, part in enumerate(cut.missing)}
         changed = {part for slice_id, part in zip(kept.ids, kept.slices, strict=True) if slice_id in updates}
         touched = [at for at, part in enumerate(layout.slices) if part in fresh or part in changed]
         return SliceSums.of([fresh.get(part) or cut.known[part] for part in layout.slices]), goals_over(layout, touched)
-
-
-def goal_spans(book: GoalBook, groups: Iterable[Group], zone: ZoneInfo, problems: list[Problem]) -> dict[str, DaySpan]:
-    """Return the days of every grouped goal; a goal without a usable period gets a problem instead."""
-    spans: dict[str, DaySpan] = {}
-    alike: dict[tuple[object, ...], DaySpan] = {}
-    for goal_id in sorted({goal_id for group in groups for goal_id in group.goal_ids}):
-        goal = book.goals[goal_id]
-        period = (goal.starts_at, goal.ends_at, goal.is_fiscal, goal.fiscal_year, goal.fiscal_period)
-        try:
-            spans[goal_id] = alike.get(period) or alike.setdefault(period, owner_span(goal, book, zone))
-        except (ValueError, OverflowError) as error:
-            problems.append(Problem("goal-period", f"'{goal.title}' has no usable period: {error}", goal_id))
-    return spans
-
-
-def _layout_key(group: Group) -> tuple[object, ...]:
-    """Return what tells apart groups whose goals are cut differently."""
-    return group.goal_ids, group.dates, group.owned, group.table
-
-
-def lane_of(goal: Goal, group: Group, seen: Mapping[tuple[str, str], int] | None) -> Lane:
-    """Return whose records a group looks at for a goal; with ``seen``, as its manager sees them.
-
-    ``seen`` numbers what each manager may read, by table and manager.
-    """
-    owner = (goal.owner_id or "") if group.owned else ""
-    if seen is None:
-        return Lane(owner)
-    manager = goal.manager_id or ""
-    return Lane(owner, manager, seen.get((group.table, manager), 0))
-
-
-def whole_slice(goal: Goal, group: Group, span: DaySpan, zone: ZoneInfo, *, sighted: bool) -> Slice:
-    """Return a goal's whole period as one slice of a group, as its manager sees it if ``sighted``."""
-    return Slice(*lane_of(goal, group, {} if sighted else None), *bounds_in(group.dates, span, zone))
-
-
-def _reads_many(cut: Cut) -> bool:
-    return not cut.one.group.owned or len({part.owner for part in cut.layout.slices}) > MANY_OWNERS
-
-
-def _is_answered(cut: Cut, cuts: Sequence[Cut], summing: Mapping[tuple[object, ...], int]) -> bool:
-    """Say whether a group only counts what another one sums, in the very same slices."""
-    other = None if cut.one.group.value is not None else summing.get(cut.question)
-    return other is not None and list(cut.wanted) == list(cuts[other].wanted)
-
-
-def _by_slice(kept: KeptSlices, updates: Mapping[int, SliceSum]) -> dict[Slice, SliceSum]:
-    return {
-        part: updates.get(slice_id) or kept.sums.at(position)
-        for position, (slice_id, part) in enumerate(zip(kept.ids, kept.slices, strict=True))
-    }
-
-
-def _updated(kept: KeptSlices, updates: Mapping[int, SliceSum]) -> SliceSums:
-    if not updates:
-        return kept.sums
-    return SliceSums.of([updates.get(slice_id) or kept.sums.at(at) for at, slice_id in enumerate(kept.ids)])
-
-
-def _strung(parts: Sequence[SliceSums]) -> SliceSums:
-    """Put the sums of the pieces of a group together."""
-    if len(parts) == 1:
-        return parts[0]
-    missing = [count for part in parts for count in part.unpriced or [0] * len(part.totals)]
-    return SliceSums(
-        [total for part in parts for total in part.totals],
-        [count for part in parts for count in part.records],
-        missing if any(missing) else (),
-    )
-
-
-def _own_parts(group: Group, layout: Layout, sums: SliceSums) -> dict[tuple[str, str], OwnPart]:
-    column = group.slot.column
-    records = goal_totals(layout, sums.records)
-    unpriced = goal_totals(layout, sums.unpriced) if sums.unpriced else {}
-    return {
-        (goal_id, column): OwnPart(records[goal_id], amount_of(group, total), unpriced.get(goal_id, 0))
-        for goal_id, total in goal_totals(layout, sums.totals).items()
-    }
-
-
-def _plus(one: SliceSum, change: SliceSum) -> SliceSum:
-    return SliceSum(one.total + change.total, one.records + change.records, one.unpriced + change.unpriced)
 
 
 def _concerns(changes: TableChanges, columns: set[str]) -> bool:

@@ -22,8 +22,9 @@ from d365sync.core.period import DaySpan
 from d365sync.core.storage import scale_of
 from d365sync.mirror.slices import GroupSums
 from d365sync.sync.collecting import uncollected
+from d365sync.sync.cuts import Cut, goal_spans
 from d365sync.sync.cycle import Line, Snapshot, recompute, roll_up_all, snapshot_of
-from d365sync.sync.recompute import Cut, Recomputed, Recomputer, goal_spans
+from d365sync.sync.recompute import Recomputed, Recomputer
 from tests.bench import data
 
 Bound = Mapping[str, str]
