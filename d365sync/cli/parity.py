@@ -32,17 +32,23 @@ STYLES = {Kind.EQUAL: "green", Kind.UNKNOWN: "bold red"}
     is_flag=True,
     help="Equal numbers, those that differ only by their children, and goals not compared, too.",
 )
+@click.option(
+    "--ask-managers",
+    is_flag=True,
+    help="Ask Dataverse, as each goal manager, what the manager may read (needs impersonation).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
-def parity(settings: Settings, *, everything: bool, as_json: bool) -> int:
+def parity(settings: Settings, *, everything: bool, ask_managers: bool, as_json: bool) -> int:
     """Compare the numbers that Dynamics 365 rolled up itself with ours, and class every difference.
 
-    Reads what the last sync mirrored; asks Dataverse nothing. Exit code 3 when a difference is not explained.
+    Reads what the last sync mirrored; asks Dataverse nothing, but for --ask-managers. Exit code 3 when a difference
+    is not explained.
     """
     from d365sync.sync.offline import mirrored
 
-    with settings.app(offline=True) as app:
-        found = compare(app.line, mirrored(app.line, app.clock()))
+    with settings.app(offline=not ask_managers) as app:
+        found = compare(app.line, mirrored(app.line, app.clock()), ask_managers=ask_managers)
     if as_json:
         print_json(_document(found, everything=everything))
     else:

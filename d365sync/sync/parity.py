@@ -31,6 +31,7 @@ from d365sync.sync.cycle import Line, Snapshot
 from d365sync.sync.evidence import Part
 from d365sync.sync.explain import base_amount, exact_sum, parts_of
 from d365sync.sync.offline import computed
+from d365sync.sync.visibility import readable_ids
 
 LIVELY = (CriterionKind.STATE, CriterionKind.STATUS, CriterionKind.DATE)
 DAY = dt.timedelta(days=1)
@@ -76,10 +77,16 @@ class Parity:
         return sum(one.finding.kind is kind for one in self.compared)
 
 
-def compare(line: Line, snapshot: Snapshot, *, limits: Limits = LIMITS) -> Parity:
-    """Compare every goal that the platform itself rolled up, from what is mirrored."""
+def compare(line: Line, snapshot: Snapshot, *, limits: Limits = LIMITS, ask_managers: bool = False) -> Parity:
+    """Compare every goal that the platform itself rolled up, from what is mirrored.
+
+    ``ask_managers``: where numbers differ, ask Dataverse which records the goal's manager may read.
+
+    Raises:
+        RemoteError, UsageError: a manager cannot be asked.
+    """
     rollup, plan = computed(line, snapshot)
-    work = _Work(line, snapshot, rollup, limits)
+    work = _Work(line, snapshot, rollup, limits, ask_managers)
     reasons = _reasons(snapshot, rollup, plan)
     compared: list[Compared] = []
     skipped: list[NotCompared] = []
@@ -123,7 +130,9 @@ class _Work:
     snapshot: Snapshot
     rollup: Rollup
     limits: Limits
+    ask_managers: bool = False
     totals: dict[tuple[str, str], Number] = field(default_factory=dict)
+    readable: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
     def goal(self, goal: Goal) -> Iterator[Compared]:
         """Compare the columns that the goal's metric feeds."""
@@ -171,9 +180,22 @@ class _Work:
         return replace(
             case,
             instants=_has_times(part),
-            records=_facts(part, rows, case.rolled_up_at),
+            records=self._as_read(part, _facts(part, rows, case.rolled_up_at)),
             query_rows=_query_rows(part),
         )
+
+    def _as_read(self, part: Part, facts: Sequence[RecordFact]) -> Sequence[RecordFact]:
+        """Say of each record whether the goal's manager may read it, if managers are to be asked."""
+        manager = part.goal.manager_id
+        if not self.ask_managers or manager is None:
+            return facts
+        pair = part.group.table, manager
+        if pair not in self.readable:
+            tables = self.snapshot.schema
+            self.readable[pair] = readable_ids(
+                self.line.client, tables.table(part.group.table), tables.table("systemuser"), manager
+            )
+        return [replace(one, readable=one.id in self.readable[pair]) for one in facts]
 
 
 def _records(part: Part) -> list[Row]:

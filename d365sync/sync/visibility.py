@@ -23,10 +23,11 @@ import structlog
 from d365sync.core.goals.goal import Goal, GoalBook
 from d365sync.core.goals.participation import Grouping
 from d365sync.core.problems import Problem, Severity
+from d365sync.core.schema import Table
 from d365sync.core.values import Row
 from d365sync.dataverse.client import DataverseClient, among
 from d365sync.dataverse.wire import ACT_ON_BEHALF
-from d365sync.errors import AuthError, RejectedError
+from d365sync.errors import AuthError, RejectedError, UsageError
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.mirror.visible import REFUSED, UNREADABLE, Fault, Pair, PairState
@@ -58,6 +59,20 @@ class Visibility:
     versions: Mapping[Pair, int]
     problems: tuple[Problem, ...] = ()
     requests: int = 0
+
+
+def readable_ids(client: DataverseClient, table: Table, users: Table, manager_id: str) -> frozenset[str]:
+    """Ask Dataverse, as a goal manager, which rows of a table that manager may read.
+
+    Raises:
+        RemoteError: as every call; AuthError when the manager may not be impersonated.
+        UsageError: the manager has no Entra object id to be impersonated by.
+    """
+    found = client.row(users, manager_id, [users.primary_id, OBJECT_ID]).get(OBJECT_ID)
+    if not found:
+        raise UsageError(f"the goal manager {manager_id} has no Entra object id and cannot be impersonated")
+    pages = client.rows(table, [table.primary_id], on_behalf_of=str(found))
+    return frozenset(str(row[table.primary_id]) for page in pages for row in page.rows)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pytest
 
 from d365sync.app import App, opened
 from d365sync.core.goals.goal import VALUE_COLUMNS
+from d365sync.core.goals.parity import Kind
 from d365sync.core.problems import Severity
 from d365sync.core.values import Value
 from d365sync.emulator import Emulator, EmulatorSettings
@@ -24,6 +25,7 @@ from d365sync.emulator.native import recalculate
 from d365sync.sync.cycle import CycleResult, Outcome
 from d365sync.sync.explain import explain, find_goal
 from d365sync.sync.offline import computed, mirrored
+from d365sync.sync.parity import compare
 from tests.emulated import NOW, configuration
 from tests.golden.casebook import made_id, write_org
 from tests.integration.test_line import CASES
@@ -415,3 +417,19 @@ def test_a_mirror_in_postgresql_counts_the_same(
         app.sync(write=False)
         emulator.store.change("opportunity", made_id("deal", "3"), bought("Sam"))
         assert ours(app.sync(write=False)) == natively(emulator)
+
+
+def test_parity_names_the_records_that_a_manager_may_not_read(make: Callable[..., Emulator], tmp_path: Path) -> None:
+    emulator = make()
+    natively(emulator)
+    with watching(emulator, tmp_path, visibility="service") as (app, session):
+        app.sync(write=False)
+        asked(session)
+        snapshot = mirrored(app.line, NOW)
+        compared = compare(app.line, snapshot, ask_managers=True).compared
+        found = {one.title: one.finding for one in compared if one.column == "actualmoney"}
+        assert set(asked(session)) <= set(MANAGERS.values())
+    assert found["North"].kind is Kind.VISIBILITY
+    assert found["North"].certain
+    assert {one.owner for one in found["North"].records} <= {"Sam", "Dora"}
+    assert found["Ann"].kind is Kind.EQUAL
