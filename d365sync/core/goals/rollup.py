@@ -308,7 +308,7 @@ def _numbers_problem(
                 hint="save those records again in Dynamics 365, so that it computes their base amounts",
             )
         value = totals[slot.column]
-        if value is not None and Decimal(value).copy_abs() > LIMITS[slot.data_type]:
+        if value is not None and not -LIMITS[slot.data_type] <= value <= LIMITS[slot.data_type]:
             return _too_large(goal, metric, slot, value)
     return None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from enum import StrEnum
 
 from d365sync.core.goals.goal import VALUE_COLUMNS, Goal, GoalBook, Number
@@ -158,7 +157,7 @@ def _step(
 def _same(left: Number | None, right: Number | None) -> bool:
     if left is None or right is None:
         return left is right
-    return Decimal(left) == Decimal(right)
+    return left == right
 
 
 def _why(goal: Goal, ours: Number | None) -> str:
