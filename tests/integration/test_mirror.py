@@ -141,6 +141,12 @@ def test_sums_are_exact_where_floats_and_64_bits_are_not(mirror: Mirror) -> None
     }
 
 
+def test_a_sum_beyond_64_bits_is_exact_whichever_goal_it_is_of(mirror: Mirror) -> None:
+    largest = "922337203685477.5807"
+    mirror.apply(DEALS, [deal(1, "1"), deal(2, largest, ownerid=BOB), deal(3, largest, ownerid=BOB)])
+    assert sums(mirror, TWO)["bob"] == OwnPart(2, 2 * Decimal(largest))
+
+
 def test_records_with_an_amount_but_no_base_amount_are_counted(mirror: Mirror) -> None:
     mirror.apply(DEALS, [deal(1, "5"), deal(2, "7", actualvalue_base=None), deal(3, None)])
     assert sums(mirror, TWO)["ann"] == OwnPart(3, Decimal(5), unpriced=1)
