@@ -232,3 +232,16 @@ def test_a_server_that_asks_to_wait_beyond_the_budget_is_given_up(tmp_path: Path
 
     with through(emulator, tmp_path, Busy(emulator)) as app, pytest.raises(RetryableError, match="429"):
         app.sync(write=True)
+
+
+def test_full_reads_rows_again_whose_version_did_not_move(tmp_path: Path) -> None:
+    emulator = load(tmp_path)
+    with application(emulator, tmp_path) as app:
+        app.sync(write=False)
+        emulator.store.change(
+            "opportunity", made_id("deal", "1"), {"actualvalue": Decimal(7), "actualvalue_base": Decimal(7)}
+        )
+        expected = app.sync(write=False).rollup.totals
+        with app.line.mirror.connection() as connection:
+            connection.exec_driver_sql("UPDATE opportunity SET actualvalue = NULL, actualvalue_base = NULL")
+        assert app.sync(write=False, full=True).rollup.totals == expected
