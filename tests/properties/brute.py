@@ -120,7 +120,7 @@ class Brute:
         first, last = self.period(goal)
         summed = None
         if metric.get("isamount") is not False:
-            if table.column(str(field["sourceattribute"])).type != kind:
+            if table.column(str(field.get("sourceattribute"))).type != kind:
                 raise UnusableError("type")
             summed = str(field["sourceattribute"]) + ("_base" if kind == "money" else "")
         total = Decimal(0)

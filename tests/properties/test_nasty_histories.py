@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 
 from d365sync.app import App, opened
 from d365sync.core.goals.goal import VALUE_COLUMNS
+from d365sync.core.problems import Problem
 from d365sync.core.values import Row, parse_instant
 from d365sync.emulator import Emulator
 from d365sync.errors import UsageError
 from d365sync.mirror.store import Mirror
 from d365sync.sync import recompute
+from d365sync.sync.cycle import CycleResult
 from d365sync.sync.offline import computed, mirrored
 from tests.emulated import configuration
 from tests.properties.brute import Brute
@@ -246,6 +248,11 @@ def kept(app: App) -> list[tuple[Any, ...]]:
         return [*(tuple(row) for row in rows), tuple(left)]
 
 
+def problems(result: CycleResult) -> set[Problem]:
+    """Return the problems but for double counting, which is not followed exactly (see the test that says so)."""
+    return {one for one in result.rollup.problems if one.code != "double-count"}
+
+
 @relaxed
 @given(st.integers(0, 2**32))
 def test_incremental_equals_full_whatever_happens(seed: int) -> None:
@@ -281,7 +288,7 @@ def check(seed: int, folder: Path) -> None:
     with line(document) as app:
         fresh = app.sync(write=False)
         assert result.rollup.totals == fresh.rollup.totals
-        assert set(result.rollup.problems) == set(fresh.rollup.problems)
+        assert problems(result) == problems(fresh)
         assert fed == kept(app)
     rollup = document["rollup"]
     if rollup["visibility"] == "service" and not document["fetchxml"]:
