@@ -124,9 +124,16 @@ class Adder:
         )
 
     def _run(self, statement: sums.Statement) -> Sequence[tuple[Any, ...]]:
-        """Return the driver's own rows: SQLAlchemy's would cost more than the statement."""
+        """Return the driver's own rows: SQLAlchemy's would cost more than the statement.
+
+        Raises:
+            DBAPIError: the database failed; SQLite computes each row only as it is fetched.
+        """
         result = self.connection.execute(text(statement.sql), dict(statement.parameters))
-        return result.cursor.fetchall() if result.cursor is not None else []
+        try:
+            return result.cursor.fetchall() if result.cursor is not None else []
+        except self.connection.dialect.loaded_dbapi.Error as error:
+            raise DBAPIError(statement.sql, None, error) from error
 
 
 def fill_wanted(connection: Connection, dialect: Dialect, slices: Sequence[Slice]) -> None:

@@ -182,10 +182,14 @@ class Mirror:
         return Position(parse_instant(row[0]), row[1], _instant(row[2]), _instant(row[3]))
 
     def drop_positions(self) -> None:
-        """Forget every bookmark and every sum kept: the next pull loads everything in full."""
+        """Forget every bookmark, row and sum: the next pull makes the tables again and loads everything in full.
+
+        Rows are not kept by their version: values can change without it (a column that may be read only now).
+        """
         with self._transaction() as connection:
             for own in ("_bookmark", "_metadata"):
                 connection.exec_driver_sql(f"DELETE FROM {own}")
+            connection.exec_driver_sql("UPDATE _table SET shape = ''")
             slices.forget_all(connection)
 
     def begin_load(self, name: str) -> int:

@@ -168,7 +168,8 @@ class _Look:
             side = self._side(group, "a")
             digest.update(repr((group.key, side and side[1], group.goal_ids)).encode())
         for goal in one.book.goals.values():
-            digest.update(repr((goal.id, goal.parent_id, goal.is_open, goal.id in stored, goal.owner_id)).encode())
+            place = goal.id, goal.parent_id, goal.metric_id, goal.is_open, goal.id in stored, goal.owner_id
+            digest.update(repr(place).encode())
             days = goal.starts_at, goal.ends_at, goal.is_fiscal, goal.fiscal_year, goal.fiscal_period
             digest.update(repr(days).encode())
         digest.update(repr((one.book.organization.fiscal, one.zone.key)).encode())

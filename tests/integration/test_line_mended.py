@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import requests
@@ -13,7 +15,9 @@ import requests
 from d365sync.core.values import Value
 from d365sync.emulator import Emulator
 from d365sync.errors import AuthError, RetryableError
-from d365sync.sync.cycle import Outcome
+from d365sync.mirror.slices import GroupSums
+from d365sync.mirror.store import Mirror
+from d365sync.sync.cycle import Outcome, pull_all
 from d365sync.sync.explain import explain, find_goal
 from d365sync.sync.offline import computed, mirrored
 from tests.emulated import NOW, application, goal_values
@@ -232,3 +236,35 @@ def test_a_server_that_asks_to_wait_beyond_the_budget_is_given_up(tmp_path: Path
 
     with through(emulator, tmp_path, Busy(emulator)) as app, pytest.raises(RetryableError, match="429"):
         app.sync(write=True)
+
+
+def test_full_reads_rows_again_whose_version_did_not_move(tmp_path: Path) -> None:
+    emulator = load(tmp_path)
+    with application(emulator, tmp_path) as app:
+        app.sync(write=False)
+        emulator.store.change(
+            "opportunity", made_id("deal", "1"), {"actualvalue": Decimal(7), "actualvalue_base": Decimal(7)}
+        )
+        expected = app.sync(write=False).rollup.totals
+        with app.line.mirror.connection() as connection:
+            connection.exec_driver_sql("UPDATE opportunity SET actualvalue = NULL, actualvalue_base = NULL")
+        assert app.sync(write=False, full=True).rollup.totals == expected
+
+
+@pytest.mark.xfail(strict=True, reason="nothing keeps a second sync out between the first one's pull and settle")
+def test_a_pull_by_another_sync_before_the_sums_are_kept_is_not_forgotten(tmp_path: Path) -> None:
+    emulator = load(tmp_path)
+    settle = Mirror.settle
+
+    with application(emulator, tmp_path) as app, application(emulator, tmp_path) as other:
+        app.sync(write=False)
+
+        def settle_late(mirror: Mirror, groups: Sequence[GroupSums]) -> None:
+            amount = {"actualvalue": Decimal(7), "actualvalue_base": Decimal(7)}
+            emulator.store.change("opportunity", made_id("deal", "1"), amount)
+            pull_all(other.line, NOW)
+            settle(mirror, groups)
+
+        with patch.object(Mirror, "settle", settle_late):
+            app.sync(write=False)
+        assert other.sync(write=False).rollup.totals == other.sync(write=False, full=True).rollup.totals

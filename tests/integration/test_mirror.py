@@ -16,6 +16,7 @@ from d365sync.core.fetchxml.context import Context
 from d365sync.core.goals.goal import SLOT_BY_COLUMN, Goal, GoalBook, RollupQuery
 from d365sync.core.goals.participation import Group, group_goals
 from d365sync.core.goals.rollup import OwnPart
+from d365sync.core.schema import Column, ColumnType, Table
 from d365sync.core.values import Row, Value
 from d365sync.errors import MirrorError
 from d365sync.mirror.slices import kept_groups, kept_slices
@@ -99,6 +100,20 @@ def test_rows_come_back_as_they_went_in(mirror: Mirror) -> None:
     assert mirror.rows(DEALS) == rows
 
 
+@pytest.mark.xfail(strict=True, raises=MirrorError, reason="decimals are kept as 64-bit integers scaled by 10**places")
+def test_a_decimal_of_ten_places_may_be_as_large_as_the_platform_lets_it(mirror: Mirror) -> None:
+    """Source: decimal column type (up to 100,000,000,000 whatever its places); one such record ends the cycle."""
+    columns = [
+        Column("lineid", ColumnType.UNIQUEIDENTIFIER, is_primary_id=True),
+        Column("share", ColumnType.DECIMAL, precision=10),
+    ]
+    table = Table("line", "lines", "lineid", None, {one.logical_name: one for one in columns})
+    lines = MirrorTable(table, frozenset({"share"}))
+    mirror.ensure(lines)
+    mirror.apply(lines, [{"lineid": row_id(1), "share": Decimal("5000000000.0000000001")}])
+    assert mirror.rows(lines)[0]["share"] == Decimal("5000000000.0000000001")
+
+
 def test_a_bookmark_is_saved_only_with_the_last_page(mirror: Mirror) -> None:
     mirror.apply(DEALS, [deal(1, "1")])
     assert mirror.position("opportunity") is None
@@ -139,6 +154,12 @@ def test_sums_are_exact_where_floats_and_64_bits_are_not(mirror: Mirror) -> None
         "ann": OwnPart(5, 3 * Decimal("922337203685477.5807") + Decimal("0.0001") - Decimal("5.5")),
         "bob": OwnPart(0, Decimal(0)),
     }
+
+
+def test_a_sum_beyond_64_bits_is_exact_whichever_goal_it_is_of(mirror: Mirror) -> None:
+    largest = "922337203685477.5807"
+    mirror.apply(DEALS, [deal(1, "1"), deal(2, largest, ownerid=BOB), deal(3, largest, ownerid=BOB)])
+    assert sums(mirror, TWO)["bob"] == OwnPart(2, 2 * Decimal(largest))
 
 
 def test_records_with_an_amount_but_no_base_amount_are_counted(mirror: Mirror) -> None:

@@ -265,5 +265,5 @@ def write_org(org: dict[str, list[Row]], folder: Path) -> None:
     """Write an org folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in org.items():
-        text = json.dumps(rows, default=lambda value: f"#{value}#")
+        text = json.dumps(rows, default=lambda value: f"#{value:f}#")
         (folder / f"{name}.json").write_text(re.sub(r'"#(-?[\d.]+)#"', r"\1", text), encoding="utf-8")

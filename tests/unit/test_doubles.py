@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 
 from d365sync.core.goals.doubles import Candidates, Double, Doubles, Shared, candidates, double_problems
@@ -13,7 +14,7 @@ from d365sync.core.goals.participation import group_goals
 from d365sync.core.goals.rollup import OverriddenChild
 from d365sync.core.period import DaySpan
 from d365sync.core.problems import Severity
-from tests.unit.goals import CALLS, book, goal
+from tests.unit.goals import CALLS, REVENUE, book, field, goal
 from tests.unit.schemas import SCHEMA
 
 QUARTER = DaySpan(dt.date(2026, 10, 1), dt.date(2026, 12, 31))
@@ -100,6 +101,13 @@ def test_a_goal_without_records_of_its_own_shares_none() -> None:
 
 def test_goals_on_a_circle_are_left_out() -> None:
     assert pairs(goal("a", "b", **ALL), goal("b", "a", **ALL), goal("c", "a", **ALL)) == set()
+
+
+def test_goals_of_different_metrics_share_no_total() -> None:
+    other = replace(REVENUE, id="other", fields=(field(id="field-other", metric_id="other"),))
+    one = book(goal("root", **ALL), goal("a", "root", metric_id="other"), metrics=[REVENUE, other])
+    grouping = group_goals(one, SCHEMA, goals_to_compute(one))
+    assert candidates(one, build_forest(one.goals), grouping, dict.fromkeys(one.goals, QUARTER)).pairs == ()
 
 
 def test_different_columns_share_nothing() -> None:

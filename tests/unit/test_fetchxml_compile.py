@@ -191,3 +191,9 @@ def test_conditions_of_the_entity_stay_outside_the_join(database: sqlite3.Connec
     )
     statement = f"EXPLAIN QUERY PLAN SELECT 1 FROM deal d WHERE {predicate.sql}"
     assert "by_seen (seen>? AND seen<?)" in str(database.execute(statement, dict(predicate.parameters)).fetchall())
+
+
+def test_up_to_the_last_day_of_all_means_any_date(database: sqlite3.Connection) -> None:
+    _add(database, "seen", seen="2024-05-15T10:30:00Z")
+    _add(database, "never")
+    assert _ids(database, _where(Condition("seen", "on-or-before", ("9999-12-31",)))) == ["seen"]

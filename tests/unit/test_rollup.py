@@ -20,7 +20,7 @@ from d365sync.core.goals.rollup import (
     roll_up,
 )
 from d365sync.core.problems import Problem
-from tests.unit.goals import CALLS, book, goal
+from tests.unit.goals import CALLS, REVENUE, book, goal
 
 
 def add_up(*goals: Goal, own: dict[str, str] | None = None, **options: object) -> Rollup:
@@ -98,6 +98,14 @@ def test_a_child_of_another_metric_stops_the_parent_only() -> None:
     rollup = add_up(goal("root"), goal("a", "root", metric_id=CALLS.id))
     assert codes(rollup) == {"root": "child-metric-differs"}
     assert "a" in rollup.totals
+
+
+def test_a_metric_without_data_type_and_rollup_fields_clears_no_column() -> None:
+    bare = replace(REVENUE, data_type=None, fields=())
+    one = book(goal("root", only_from_children=True), metrics=[bare])
+    rollup = roll_up(one, build_forest(one.goals), {})
+    assert rollup.totals == {}
+    assert codes(rollup) == {"root": "metric-rollup-field"}
 
 
 def test_records_without_base_amount_are_never_left_out_silently() -> None:

@@ -175,7 +175,7 @@ def _range(column: str, bounds: Bounds, target: Target) -> str:
         tests.append(f"{column} >= {target.parameters.add(spell_bound(bounds.start))}")
     if bounds.end is not None:
         tests.append(f"{column} < {target.parameters.add(spell_bound(bounds.end))}")
-    return f"({' AND '.join(tests)})"
+    return f"({' AND '.join(tests or [f'{column} IS NOT NULL'])})"
 
 
 def _text(condition: Condition, subject: Subject, target: Target) -> str:

@@ -162,14 +162,17 @@ def candidates(
 
 
 def adding_trees(goals: Mapping[str, Goal], forest: Forest, stored: frozenset[str]) -> Trees:
-    """Arrange the open goals by who adds whose computed total; goals on circles are left out."""
+    """Arrange the open goals by who adds whose computed total; goals on circles are left out.
+
+    A goal of another metric than its parent's begins a tree too: it is not added, and may count another table.
+    """
     placed = frozenset(forest.bottom_up)
     above: dict[str, str] = {}
     size = dict.fromkeys(forest.bottom_up, 1)
     for goal_id in forest.bottom_up:
         goal = goals[goal_id]
         parent = goal.parent_id
-        if parent in placed and goal.is_open and goals[parent].is_open and goal_id not in stored:
+        if parent in placed and goal_id not in stored and _adds_to(goal, goals[parent]):
             above[goal_id] = parent
             size[parent] += size[goal_id]
     top: dict[str, str] = {}
@@ -183,6 +186,10 @@ def adding_trees(goals: Mapping[str, Goal], forest: Forest, stored: frozenset[st
         if parent is not None:
             free[parent] += size[goal_id]
     return Trees(above, top, place, size)
+
+
+def _adds_to(goal: Goal, parent: Goal) -> bool:
+    return goal.is_open and parent.is_open and goal.metric_id == parent.metric_id
 
 
 def _by_tree(

@@ -139,9 +139,11 @@ def slots_of(metric: Metric) -> Mapping[Slot, RollupField]:
     """Return the slots a metric's rollup fields feed.
 
     Raises:
-        ValueError: a field's goal attribute is not one of the nine columns, does not fit the metric's data type, or
-            is named by two fields. Source: errors 0x8004480B and 0x80044807.
+        ValueError: the metric has no known data type; a field's goal attribute is not one of the nine columns, does not
+            fit the metric's data type, or is named by two fields. Source: errors 0x8004480B and 0x80044807.
     """
+    if metric.data_type is None:
+        raise ValueError("it has no known amount data type")
     slots: dict[Slot, RollupField] = {}
     for field in metric.fields:
         slot = SLOT_BY_COLUMN.get(field.goal_attribute)
