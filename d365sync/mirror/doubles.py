@@ -138,19 +138,16 @@ def looked_by(mirror: Mirror) -> tuple[str, str] | None:
     return rules, goals
 
 
-def touched_pairs(mirror: Mirror, goals: Mapping[str, bool]) -> dict[PairKey, Kept]:
-    """Return the pairs kept of which both goals are among ``goals``, or of which one is with the value True."""
-    entries = [(goal_id, int(alone)) for goal_id, alone in goals.items()]
-    one_of = "first_goal IN (SELECT goal_id FROM _looked{0}) {1} second_goal IN (SELECT goal_id FROM _looked{0})"
-    both, alone = one_of.format("", "AND"), one_of.format(" WHERE alone = 1", "OR")
+def touched_pairs(mirror: Mirror, goals: Iterable[str]) -> dict[PairKey, Kept]:
+    """Return the pairs kept of which one goal is among ``goals``."""
+    entries = [(goal_id,) for goal_id in goals]
+    among = "IN (SELECT goal_id FROM _looked)"
     with mirror.connection() as connection:
-        connection.exec_driver_sql(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS _looked (goal_id TEXT PRIMARY KEY, alone INTEGER)"
-        )
+        connection.exec_driver_sql("CREATE TEMPORARY TABLE IF NOT EXISTS _looked (goal_id TEXT PRIMARY KEY)")
         connection.exec_driver_sql("DELETE FROM _looked")
-        if entries:
-            _execute(connection, f"INSERT INTO _looked VALUES {marks(mirror.dialect, entries[0])}", entries)
-        rows = connection.exec_driver_sql(f"SELECT {COLUMNS} FROM _double WHERE ({both}) OR ({alone})").all()
+        _execute(connection, f"INSERT INTO _looked VALUES ({mark(mirror.dialect)})", entries)
+        where = f"first_goal {among} OR second_goal {among}"
+        rows = connection.exec_driver_sql(f"SELECT {COLUMNS} FROM _double WHERE {where}").all()
     return dict(map(_kept, rows))
 
 

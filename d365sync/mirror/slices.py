@@ -80,7 +80,10 @@ class Adder:
         return self._sums(sums.kept_slices(ids[0], ids[-1]), ids) if ids else NO_SUMS
 
     def changed(self, number: int) -> dict[int, SliceSum]:
-        """Return by how much the changed records change the kept slices of a group, by id."""
+        """Return by how much the changed records change the kept slices of a group, by id.
+
+        A slice is there too if other records give the same as those before.
+        """
         changes: dict[int, SliceSum] = {}
         now, before = sums.change_statements(self.group, self.predicate, number)
         for statement, sign in ((now, 1), (before, -1)):
@@ -90,7 +93,7 @@ class Adder:
                 changes[slice_id] = SliceSum(
                     known.total + sign * total, known.records + sign * records, known.unpriced + sign * unpriced
                 )
-        return {slice_id: change for slice_id, change in changes.items() if change != NOTHING}
+        return changes
 
     def _sums(self, source: str, ids: Sequence[int]) -> SliceSums:
         try:

@@ -1,7 +1,7 @@
 """Records that count twice in one total: looked for, kept, and said; never taken out.
 
 A pair of goals is looked at again when the query or the days of either differ from when it was last looked at, or when
-records of both changed; where a query follows other tables, when those of that goal did.
+the records of either changed.
 
 IO: SQL, through the mirror.
 """
@@ -14,10 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from d365sync.core.fetchxml.ast import conditions_of, quantified_of
-from d365sync.core.fetchxml.check import columns_used
 from d365sync.core.fetchxml.compile import Predicate
-from d365sync.core.fetchxml.operators import HIERARCHY_OPERATORS
 from d365sync.core.goals.doubles import Candidates, Double, Doubles, Pair, Shared, candidates
 from d365sync.core.goals.goal import Goal
 from d365sync.core.goals.participation import Group, bounds_in, owner_span
@@ -25,7 +22,6 @@ from d365sync.core.goals.rollup import OverriddenChild
 from d365sync.core.goals.slices import Slice
 from d365sync.core.goals.writes import overridden_by_person
 from d365sync.core.period import DaySpan
-from d365sync.core.schema import Schema
 from d365sync.errors import FetchXmlError
 from d365sync.mirror import doubles as facts
 from d365sync.sync.cuts import goal_spans, lane_of
@@ -62,7 +58,7 @@ def watched_doubles(
     look = _Look(line, snapshot)
     goals = look.goals(theirs)
     if made_by == (rules, goals):
-        touched = facts.touched_pairs(line.mirror, {one: look.follows_others(one) for one in recomputed})
+        touched = facts.touched_pairs(line.mirror, recomputed)
         facts.keep_pairs(line.mirror, (), look.again(touched), facts.unchecked_tops(line.mirror), (rules, goals))
         return _all_kept(line)
     kept = facts.kept_pairs(line.mirror)
@@ -134,12 +130,6 @@ class _Look:
         self._seen = seen_versions(line)
         self._predicates: dict[tuple[facts.Side, object], tuple[Predicate, str] | None] = {}
         self._digests: dict[tuple[object, str, facts.Side], str] = {}
-        self._following = {
-            goal_id
-            for group in snapshot.grouping.groups
-            if follows_others(group, snapshot.schema)
-            for goal_id in group.goal_ids
-        }
 
     def candidates(self, theirs: frozenset[str]) -> Candidates:
         one = self._snapshot
@@ -154,10 +144,7 @@ class _Look:
     def is_due(self, pair: Pair, kept: facts.Kept | None, recomputed: frozenset[str]) -> bool:
         if kept is None or kept.at != pair.at or kept.definition != self._definition(pair):
             return True
-        first, second = pair.first in recomputed, pair.second in recomputed
-        if first and second:
-            return True
-        return (first and self.follows_others(pair.first)) or (second and self.follows_others(pair.second))
+        return pair.first in recomputed or pair.second in recomputed
 
     def goals(self, theirs: frozenset[str]) -> str:
         """Return a word that differs when other goals, trees, days or queries may make other pairs."""
@@ -245,10 +232,6 @@ class _Look:
             self._digests[key] = _digest_of(parts)
         return self._digests[key]
 
-    def follows_others(self, goal_id: str) -> bool:
-        """Say whether a record can begin or cease to count for a goal, in any column, without a change of its own."""
-        return self._seen is not None or goal_id in self._following
-
 
 def seen_versions(line: Line) -> Mapping[tuple[str, str], int] | None:
     """Return the version of what each manager may read, by table and manager; None when the service's eyes count."""
@@ -256,11 +239,3 @@ def seen_versions(line: Line) -> Mapping[tuple[str, str], int] | None:
         return None
     with line.mirror.visible() as ids:
         return {pair: state.version for pair, state in ids.states().items()}
-
-
-def follows_others(group: Group, schema: Schema) -> bool:
-    """Say whether a record of the group's table can begin or cease to count without a change of its own."""
-    fetch = group.fetch
-    hierarchical = any(one.operator in HIERARCHY_OPERATORS for one in conditions_of(fetch.filter))
-    linked = bool(fetch.links) or any(True for _ in quantified_of(fetch.filter))
-    return linked or hierarchical or set(columns_used(fetch, schema)) - {group.table} != set()
