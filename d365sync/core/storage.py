@@ -41,6 +41,10 @@ FOLD_SUFFIX = "__fold"
 EXACT = Context(prec=60)
 
 
+class StorageRangeError(ValueError):
+    """A value of the right type that 64 bits, scaled by the column's decimal places, cannot hold."""
+
+
 class StoredAs(Enum):
     """The SQL type of a stored column."""
 
@@ -98,8 +102,8 @@ def encode(column: Column, value: Value) -> int | float | str | None:
     """Return the stored spelling of a value of this column; None stays None.
 
     Raises:
-        ValueError: the value is not of the column's type, has more decimal places than the column, or
-            does not fit 64 bits once scaled.
+        ValueError: the value is not of the column's type, or has more decimal places than the column.
+        StorageRangeError: it does not fit 64 bits once scaled.
     """
     if value is None:
         return None
@@ -158,7 +162,7 @@ def _scaled(column: Column, value: Value) -> int:
 
 def _fits(column: Column, number: int) -> int:
     if abs(number) > INT64_MAX:
-        raise ValueError(f"{column.logical_name}: {number} does not fit 64 bits")
+        raise StorageRangeError(f"{column.logical_name}: {number} does not fit 64 bits")
     return number
 
 

@@ -28,10 +28,18 @@ from d365sync.database import open_engine, transaction
 from d365sync.errors import MirrorError
 from d365sync.mirror import indexes, pages, slices, sums
 from d365sync.mirror.models import MirrorModel
-from d365sync.mirror.tables import BEFORE_PREFIX, ETAG_COLUMN, ETAG_KEY, Dialect, MirrorTable, quote
+from d365sync.mirror.tables import (
+    BEFORE_PREFIX,
+    ETAG_COLUMN,
+    ETAG_KEY,
+    UNFIT_COLUMN,
+    Dialect,
+    MirrorTable,
+    quote,
+)
 from d365sync.mirror.visible import VisibleIds
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 MOST_WORKERS = 4
 """Statements at one time, each on a connection of its own; the pool holds five."""
 HINT = "check storage.mirror; if the database is damaged, delete it: the next sync pulls everything again"
@@ -268,6 +276,18 @@ class Mirror:
             slices.fill_wanted(connection, self.dialect, [one])
             clause = f"CROSS JOIN {sums.WANTED_TABLE} s WHERE {predicate.sql} ORDER BY {order}"
             return list(self._select(connection, table, clause, predicate.parameters))
+
+    def unfit(self, tables: Iterable[MirrorTable]) -> dict[tuple[str, str], str]:
+        """Return the columns of these tables of which a value is too large to be mirrored, each with a record's id."""
+        found: dict[tuple[str, str], str] = {}
+        column = quote(UNFIT_COLUMN)
+        with self._transaction() as connection:
+            for table in tables:
+                key = quote(table.table.primary_id)
+                sql = f"SELECT {column}, MIN({key}) FROM {quote(table.name)} WHERE {column} IS NOT NULL GROUP BY 1"
+                for columns, record in connection.exec_driver_sql(sql):
+                    found.update({(table.name, one): record for one in str(columns).split()})
+        return found
 
     # -- sums ----------------------------------------------------------------------------------------------------
 

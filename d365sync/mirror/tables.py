@@ -1,8 +1,8 @@
 """The SQL shape of a mirrored table: names, types, and the statements that make and fill it.
 
 One table per Dataverse table, under its logical name; columns under theirs. A polymorphic lookup has its table in
-``<name>type``, text its fold in ``<name>__fold``. Two columns of ours: ``__etag``, and ``__load``, the number of the
-full load that last saw the row.
+``<name>type``, text its fold in ``<name>__fold``. Three columns of ours: ``__etag``; ``__load``, the number of the full
+load that last saw the row; ``__unfit``, the columns whose value is too large to be mirrored.
 
 Pure.
 """
@@ -18,13 +18,24 @@ from functools import cached_property
 from typing import Any, Literal
 
 from d365sync.core.schema import Column, Table
-from d365sync.core.storage import FOLD_SUFFIX, StoredAs, decode, encode, fold, has_fold, scale_of, stored_as
+from d365sync.core.storage import (
+    FOLD_SUFFIX,
+    StorageRangeError,
+    StoredAs,
+    decode,
+    encode,
+    fold,
+    has_fold,
+    scale_of,
+    stored_as,
+)
 from d365sync.core.values import Value
 
 Dialect = Literal["sqlite", "postgresql"]
 VERSION = "versionnumber"
 ETAG_COLUMN = "__etag"
 LOAD_COLUMN = "__load"
+UNFIT_COLUMN = "__unfit"
 ETAG_KEY = "@odata.etag"
 BEFORE_PREFIX = "_before_"
 
@@ -78,7 +89,8 @@ class MirrorTable:
                 stored.append((column.type_name, StoredAs.TEXT))
             if has_fold(column):
                 stored.append((column.logical_name + FOLD_SUFFIX, StoredAs.TEXT))
-        return (*stored, (ETAG_COLUMN, StoredAs.TEXT), (LOAD_COLUMN, StoredAs.INTEGER))
+        ours = ((UNFIT_COLUMN, StoredAs.TEXT), (ETAG_COLUMN, StoredAs.TEXT), (LOAD_COLUMN, StoredAs.INTEGER))
+        return (*stored, *ours)
 
     @cached_property
     def shape(self) -> str:
@@ -100,7 +112,9 @@ class MirrorTable:
         lines = [f"{quote(name)} {_sql_type(kind, dialect)}" for name, kind in self.stored_columns]
         lines[0] += " PRIMARY KEY"
         body = ", ".join(lines)
-        return tuple(f"CREATE TABLE {quote(name)} ({body})" for name in (self.name, BEFORE_PREFIX + self.name))
+        made = tuple(f"CREATE TABLE {quote(name)} ({body})" for name in (self.name, BEFORE_PREFIX + self.name))
+        index, unfit = quote(f"_unfit_{self.name[:50]}"), quote(UNFIT_COLUMN)
+        return (*made, f"CREATE INDEX {index} ON {quote(self.name)} ({unfit}) WHERE {unfit} IS NOT NULL")
 
     def drop(self) -> tuple[str, ...]:
         """Return the statements that remove them, if they are there."""
@@ -135,18 +149,26 @@ class MirrorTable:
     def stored_row(self, row: Mapping[str, Any], load_number: int) -> tuple[int | float | str | None, ...]:
         """Return a row in stored spelling, in the order of :attr:`stored_columns`.
 
+        A number too large to be stored is left out, and its column named in :data:`UNFIT_COLUMN`: what would ask for
+        it must be refused.
+
         Raises:
             ValueError: a value cannot be stored exactly.
         """
         stored: list[int | float | str | None] = []
+        unfit: list[str] = []
         for column in self.columns:
             value: Value = row.get(column.logical_name)
-            stored.append(self.encode(column, value))
+            try:
+                stored.append(self.encode(column, value))
+            except StorageRangeError:
+                stored.append(None)
+                unfit.append(column.logical_name)
             if column.is_polymorphic:
                 stored.append(row.get(column.type_name))
             if has_fold(column):
                 stored.append(fold(value) if isinstance(value, str) else None)
-        stored += [row.get(ETAG_KEY), load_number]
+        stored += [" ".join(unfit) or None, row.get(ETAG_KEY), load_number]
         return tuple(stored)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 from d365sync.core.fetchxml.compile import Predicate
-from d365sync.core.fetchxml.used import tables_joined
+from d365sync.core.fetchxml.used import columns_used, tables_joined
 from d365sync.core.goals.goal import Goal, GoalBook
 from d365sync.core.goals.participation import Group, bounds_in, owner_span
 from d365sync.core.goals.rollup import OwnPart
@@ -76,6 +76,30 @@ class Cut:
         count = len(self.again or self.missing)
         step = count if tables_joined(self.one.group.fetch, schema) else SLICES_PER_STATEMENT
         return [slice(start, start + step) for start in range(0, count, max(step, 1))]
+
+
+def columns_read(group: Group, schema: Schema) -> Mapping[str, set[str]]:
+    """Return, by table, the columns that decide which records of a group count, and what is summed of them."""
+    read = {name: set(columns) for name, columns in columns_used(group.fetch, schema).items()}
+    read.setdefault(group.table, set()).update(one.logical_name for one in (group.value, group.base) if one)
+    return read
+
+
+def too_large_to_mirror(book: GoalBook, group: Group, column: tuple[str, str], record: str) -> list[Problem]:
+    """Return the problems of a group's goals when a value of a column they read cannot be mirrored."""
+    table, name = column
+    return [
+        Problem(
+            code="record-too-large",
+            message=(
+                f"'{book.goals[goal_id].title}' cannot be computed: '{name}' of the record {record} of '{table}' is "
+                "too large to be mirrored exactly"
+            ),
+            goal_id=goal_id,
+            hint="correct the record, or give the column fewer decimal places",
+        )
+        for goal_id in group.goal_ids
+    ]
 
 
 def goal_spans(book: GoalBook, groups: Iterable[Group], zone: ZoneInfo, problems: list[Problem]) -> dict[str, DaySpan]:

@@ -48,6 +48,7 @@ from d365sync.sync.cuts import (
     Cut,
     Refreshed,
     by_slice,
+    columns_read,
     goal_spans,
     is_answered,
     lane_of,
@@ -56,6 +57,7 @@ from d365sync.sync.cuts import (
     plus,
     reads_many,
     strung,
+    too_large_to_mirror,
     updated,
 )
 from d365sync.sync.visibility import Visibility
@@ -136,6 +138,7 @@ class Recomputer:
         """
         found = {name: self.mirror.changes(table, up_to=MOST_FOLLOWED) for name, table in self.tables.items()}
         changes = {name: one for name, one in found.items() if one.everything or one.columns}
+        groups = self._without_unfit(groups, problems)
         with self.mirror.connection() as connection:
             kept = kept_groups(connection)
             refreshed = [self._refreshed(connection, group, kept, changes, problems) for group in groups]
@@ -156,6 +159,21 @@ class Recomputer:
                 layouts[key] = lay_out(self.bounds(group, spans))
         with self.mirror.connection() as connection:
             return [self._cut(connection, one, layouts[layout_key(one.group)]) for one in refreshed]
+
+    def _without_unfit(self, groups: Sequence[Group], problems: list[Problem]) -> list[Group]:
+        """Leave out the groups that read a column of which a value is too large to be mirrored exactly."""
+        unfit = self.mirror.unfit(self.tables.values())
+        if not unfit:
+            return list(groups)
+        usable: list[Group] = []
+        for group in groups:
+            read = columns_read(group, self.schema)
+            concerned = [one for one in sorted(unfit) if one[1] in read.get(one[0], ())]
+            if concerned:
+                problems.extend(too_large_to_mirror(self.book, group, concerned[0], unfit[concerned[0]]))
+            else:
+                usable.append(group)
+        return usable
 
     def _refreshed(
         self,
@@ -196,9 +214,8 @@ class Recomputer:
         """Return the tables in which something changed that the group reads: its own, or one that it joins."""
         if not changes:
             return set()
-        used = {name: set(columns) for name, columns in columns_used(group.fetch, self.schema).items()}
-        used.setdefault(group.table, set()).update(one.logical_name for one in (group.value, group.base) if one)
-        return {name for name, columns in used.items() if name in changes and _concerns(changes[name], columns)}
+        read = columns_read(group, self.schema)
+        return {name for name, columns in read.items() if name in changes and _concerns(changes[name], columns)}
 
     def predicate(self, group: Group, links: LinksAs = "lookups") -> Predicate:
         """Return the condition under which a record counts in a slice of the group.

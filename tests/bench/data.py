@@ -117,7 +117,7 @@ def fill(file: Path, size: Size) -> None:
         for name, rows in _small_tables(size).items():
             _append(connection, made[name], (made[name].stored_row(_versioned(row), 0) for row in rows))
         names = [name for name, _ in made["opportunity"].stored_columns]
-        stored = (tuple(row[name] for name in names) for row in opportunities(size))
+        stored = (tuple(row.get(name) for name in names) for row in opportunities(size))
         _append(connection, made["opportunity"], stored)
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
