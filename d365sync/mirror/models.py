@@ -17,7 +17,10 @@ class MirrorModel(SQLModel, registry=registry()):
 
 
 class TableShape(MirrorModel, table=True):
-    """How a mirrored table was made, and whether all of it changed since the last recompute."""
+    """How a mirrored table was made, and whether all of it changed since the last recompute.
+
+    ``pulse`` grows with every change of its rows, so that a recompute can tell whether it saw all of them.
+    """
 
     __tablename__ = "_table"
 
@@ -26,6 +29,7 @@ class TableShape(MirrorModel, table=True):
     columns: str = Field(default="", sa_column=Column(Text, nullable=False))
     all_changed: bool = True
     load_number: int = 0
+    pulse: int = 0
 
 
 class Bookmark(MirrorModel, table=True):

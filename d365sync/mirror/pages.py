@@ -117,7 +117,11 @@ def _versions(writer: Writer, ids: Sequence[str]) -> dict[str, int | None]:
 
 def _note_changes(writer: Writer, ids: Sequence[str], *, existing: Sequence[str]) -> None:
     """Note the ids as changed and keep the first before-image of those there, unless all counts as changed."""
-    if not ids or _all_changed(writer):
+    if not ids:
+        return
+    sql = text("UPDATE _table SET pulse = pulse + 1 WHERE name = :name")
+    writer.connection.execute(sql, {"name": writer.table.name})
+    if _all_changed(writer):
         return
     names = ", ".join(quote(name) for name, _ in writer.table.stored_columns)
     noted = f"SELECT row_id FROM _changed WHERE name = {mark(writer.dialect)}"

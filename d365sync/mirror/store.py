@@ -40,6 +40,7 @@ from d365sync.mirror.tables import (
 from d365sync.mirror.visible import VisibleIds
 
 LAYOUT_VERSION = 3
+PULSE = "SELECT COALESCE(SUM(pulse), 0) FROM _table"
 MOST_WORKERS = 4
 """Statements at one time, each on a connection of its own; the pool holds five."""
 HINT = "check storage.mirror; if the database is damaged, delete it: the next sync pulls everything again"
@@ -121,8 +122,8 @@ class Mirror:
                 connection.execute(text(f"DELETE FROM {own} WHERE name = :name"), {"name": table.name})
             connection.execute(
                 text(
-                    "INSERT INTO _table (name, shape, columns, all_changed, load_number) "
-                    "VALUES (:name, :shape, :columns, :yes, 0)"
+                    "INSERT INTO _table (name, shape, columns, all_changed, load_number, pulse) "
+                    "VALUES (:name, :shape, :columns, :yes, 0, 0)"
                 ),
                 {"name": table.name, "shape": table.shape, "columns": " ".join(table.column_names), "yes": True},
             )
@@ -299,9 +300,25 @@ class Mirror:
         unpriced = missing is not None and connection.exec_driver_sql(missing).first() is not None
         return slices.Adder(connection, self.dialect, group, predicate, unpriced, through)
 
-    def settle(self, groups: Sequence[slices.GroupSums]) -> None:
-        """Keep the sums of these groups and no others, and forget what changed: it is in them now."""
+    def pulse(self) -> int:
+        """Return a number that differs once rows of any table change; see :meth:`settle`."""
         with self._transaction() as connection:
+            return int(self._scalar(connection, PULSE))
+
+    def settle(self, groups: Sequence[slices.GroupSums], *, pulse: int | None = None) -> None:
+        """Keep the sums of these groups and no others, and forget what changed: it is in them now.
+
+        ``pulse`` is what :meth:`pulse` gave before the changes were read.
+
+        Raises:
+            MirrorError: rows changed since then, which the sums do not know of; nothing is kept.
+        """
+        with self._transaction() as connection:
+            connection.exec_driver_sql("UPDATE _table SET pulse = pulse")  # nobody else changes rows from here on
+            if pulse is not None and int(self._scalar(connection, PULSE)) != pulse:
+                raise MirrorError(
+                    "another sync changed the mirror meanwhile", hint="let syncs run one after the other, and run again"
+                )
             slices.keep(connection, self.dialect, groups)
             for name in [row[0] for row in connection.exec_driver_sql("SELECT DISTINCT name FROM _changed")]:
                 connection.exec_driver_sql(f"DELETE FROM {quote(BEFORE_PREFIX + name)}")

@@ -101,12 +101,13 @@ class Recomputer:
         With ``settle`` the sums are kept and the mirror's changes are done with; only a cycle that pulled may do so.
         """
         result = Recomputed(problems=[*grouping.problems, *(self.visibility.problems if self.visibility else ())])
+        pulse = self.mirror.pulse()
         if settle:
             self.index(grouping.groups)
         refreshed = self.refresh(grouping.groups, result.problems)
         keeping = self.parts(refreshed, result)
         if settle:
-            self.mirror.settle(keeping)
+            self.mirror.settle(keeping, pulse=pulse)
         return result
 
     def index(self, groups: Sequence[Group]) -> None:
