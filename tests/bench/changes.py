@@ -95,7 +95,7 @@ def _index_alike(connection: sqlite3.Connection, file: Path) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     with closing(sqlite3.connect(file)) as other:
         statements = other.execute(
-            "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'opportunity' AND sql IS NOT NULL"
+            "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'opportunity' AND name LIKE '_ix%'"
         ).fetchall()
     for (statement,) in statements:
         connection.execute(statement)
