@@ -32,7 +32,7 @@ format: $(DEV)  ## put the code into shape
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .
 
 soak: $(DEV)  ## the properties of the line on many more random organizations
-	@D365SYNC_TEST_EFFORT=40 $(BIN)/pytest -q -n auto tests/properties/test_sync_agreement.py
+	@D365SYNC_TEST_EFFORT=40 $(BIN)/pytest -q -n auto tests/properties
 
 bench: $(BENCH)  ## measured against other ways; see docs/benchmarks.md (BENCH_ARGS='--only a,d --scale 0.1')
 	@$(BIN)/python -m tests.bench.bench $(BENCH_ARGS)

@@ -24,7 +24,7 @@ from tests.properties.histories import START, HistoryMaker, edit
 from tests.properties.orgs import write_org
 from tests.properties.test_sync_agreement import EFFORT
 
-relaxed = settings(max_examples=10 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=5 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
 Numbers = dict[str, dict[str, Decimal | None]]
 
 

@@ -34,7 +34,7 @@ from tests.properties.orgs import RATES, write_org
 from tests.properties.test_brute_agreement import DAYS, NOW, VISIT, ZONES, BruteMaker, exact
 from tests.properties.test_sync_agreement import EFFORT
 
-relaxed = settings(max_examples=8 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=4 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
 FETCH_RULES = ["ne_keeps_null", "not_in_keeps_null", "accents_count", "between_to_end_of_day", "all_means_every"]
 Document = dict[str, dict[str, Any]]
 

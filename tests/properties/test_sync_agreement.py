@@ -21,7 +21,7 @@ from tests.emulated import NOW, application, goal_values
 from tests.properties.orgs import DAYS, write_random_org
 
 EFFORT = int(os.environ.get("D365SYNC_TEST_EFFORT", "1"))
-relaxed = settings(max_examples=8 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=5 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
 seeds = st.integers(0, 2**32)
 
 

@@ -13,7 +13,7 @@ from d365sync.core.values import Row
 from tests.properties.test_fetchxml_agreement import _SCHEMA, _queries
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(_queries)
 def test_a_verdict_is_membership(query: tuple[dict[str, list[Row]], Fetch, Context]) -> None:
     tables, fetch, context = query

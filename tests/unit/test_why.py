@@ -12,7 +12,7 @@ import pytest
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.joining import Joiner
 from d365sync.core.fetchxml.verdict import verdict_of
-from d365sync.core.goals.goal import DataType, Metric, RollupQuery, Slot
+from d365sync.core.goals.goal import Category, DataType, Metric, RollupQuery, Slot
 from d365sync.core.goals.needs import goals_to_compute
 from d365sync.core.goals.participation import group_goals
 from d365sync.core.goals.why import Asking, Criterion, asked_words, branch_of, criteria_of, failures, typed_bounds
@@ -51,7 +51,7 @@ def put(
     tables: Mapping[str, Sequence[Row]] | None = None,
 ) -> tuple[Criterion, ...]:
     """Judge a record against the first column of a goal of Nancy Anderson's, with a rollup query's inside."""
-    slot = Slot("actual", metric.data_type or DataType.INTEGER)  # type: ignore[arg-type]
+    slot = Slot(Category.ACTUAL, metric.data_type or DataType.INTEGER)
     entity = metric.fields[0].source_entity
     stored = RollupQuery("q", "Big deals", entity, f'<fetch><entity name="{entity}">{query}</entity></fetch>')
     one = goal("g", metric_id=metric.id, owner_id=ANN, queries={slot: "q"} if query else {})
