@@ -18,8 +18,8 @@ from rich.text import Text
 from d365sync.cli.context import Settings
 from d365sync.cli.lint import lint_command
 from d365sync.cli.output import console, number, percent, print_json
+from d365sync.core.goals.bounds import owner_span
 from d365sync.core.goals.goal import Category, DataType, Goal, Number, Slot
-from d365sync.core.goals.participation import owner_span
 from d365sync.core.goals.progress import Pace, Progress, progress_of
 from d365sync.core.goals.rollup import Rollup
 from d365sync.core.goals.writes import SkipReason, WritePlan

@@ -17,8 +17,9 @@ from decimal import Decimal
 from d365sync.core.fetchxml.ast import Fetch
 from d365sync.core.fetchxml.compile import LinksAs, Predicate, compile_predicate
 from d365sync.core.fetchxml.context import Context
+from d365sync.core.goals.bounds import BOUNDS
 from d365sync.core.goals.goal import DataType, Number
-from d365sync.core.goals.participation import BOUNDS, PARENT_ALIAS, Group
+from d365sync.core.goals.participation import PARENT_ALIAS, Group
 from d365sync.core.schema import Schema
 from d365sync.core.storage import EXACT, scale_of
 from d365sync.mirror.tables import BEFORE_PREFIX, Dialect, quote

@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.fetchxml.used import columns_used, tables_joined
+from d365sync.core.goals.bounds import bounds_in, owner_span
 from d365sync.core.goals.goal import Goal, GoalBook
-from d365sync.core.goals.participation import Group, bounds_in, owner_span
+from d365sync.core.goals.participation import Group
 from d365sync.core.goals.rollup import OwnPart
 from d365sync.core.goals.slices import Lane, Layout, Slice, SliceSum, SliceSums, goal_totals
 from d365sync.core.period import DaySpan

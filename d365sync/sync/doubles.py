@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from d365sync.core.fetchxml.compile import Predicate
+from d365sync.core.goals.bounds import bounds_in, owner_span
 from d365sync.core.goals.doubles import Candidates, Double, Doubles, Pair, Shared, candidates
 from d365sync.core.goals.goal import Goal
-from d365sync.core.goals.participation import Group, bounds_in, owner_span
+from d365sync.core.goals.participation import Group
 from d365sync.core.goals.rollup import OverriddenChild
 from d365sync.core.goals.slices import Slice
 from d365sync.core.goals.writes import overridden_by_person

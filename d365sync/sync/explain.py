@@ -12,8 +12,9 @@ from functools import reduce
 
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.write import write_fetch
+from d365sync.core.goals.bounds import owner_span, stored_bounds
 from d365sync.core.goals.goal import SLOTS, Goal, Number
-from d365sync.core.goals.participation import RATE, Group, bind, owner_span, slots_of, stored_bounds
+from d365sync.core.goals.participation import RATE, Group, bind, slots_of
 from d365sync.core.goals.rollup import Rollup
 from d365sync.core.goals.why import Criterion, CriterionKind, asked_words, branch_of
 from d365sync.core.goals.writes import SkipReason, WritePlan

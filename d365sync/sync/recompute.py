@@ -23,9 +23,10 @@ from sqlalchemy import Connection
 from d365sync.core.fetchxml.compile import LinksAs, Predicate
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.used import columns_sought, columns_used, tables_joined
+from d365sync.core.goals.bounds import bounds_in
 from d365sync.core.goals.callers import Callers
 from d365sync.core.goals.goal import GoalBook
-from d365sync.core.goals.participation import Group, Grouping, bounds_in
+from d365sync.core.goals.participation import Group, Grouping
 from d365sync.core.goals.rollup import OwnPart
 from d365sync.core.goals.slices import (
     GoalBounds,

@@ -7,9 +7,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from d365sync.core.fetchxml.write import write_fetch
+from d365sync.core.goals.bounds import owner_span, stored_bounds
 from d365sync.core.goals.goal import Category, DataType, Goal, GoalBook, Metric, RollupQuery, Slot
 from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
-from d365sync.core.goals.participation import Grouping, bind, group_goals, owner_span, stored_bounds
+from d365sync.core.goals.participation import Grouping, bind, group_goals
 from d365sync.core.period import DaySpan
 from tests.unit.goals import CALLS, REVENUE, book, field, goal
 from tests.unit.schemas import SCHEMA

@@ -16,10 +16,11 @@ from d365sync.config_rules import FetchxmlSection, FiscalSection
 from d365sync.core.fetchxml.evaluate import evaluate
 from d365sync.core.fetchxml.parse import parse_fetch
 from d365sync.core.goals.book import build_book
+from d365sync.core.goals.bounds import owner_span, stored_bounds
 from d365sync.core.goals.callers import build_callers
 from d365sync.core.goals.forest import build_forest
 from d365sync.core.goals.goal import Category, DataType, Goal, GoalBook, RollupQuery, Slot
-from d365sync.core.goals.participation import group_goals, owner_span, stored_bounds
+from d365sync.core.goals.participation import group_goals
 from d365sync.core.goals.rollup import GoalTotals, OwnPart, roll_up
 from d365sync.core.schema import Schema
 from d365sync.core.values import Row

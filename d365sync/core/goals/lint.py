@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from zoneinfo import ZoneInfo
 
+from d365sync.core.goals.bounds import owner_span
 from d365sync.core.goals.forest import Forest
 from d365sync.core.goals.goal import Goal, GoalBook
-from d365sync.core.goals.participation import owner_span, slots_of
+from d365sync.core.goals.participation import slots_of
 from d365sync.core.goals.rollup import OwnPart
 from d365sync.core.period import DaySpan
 from d365sync.core.problems import Problem, Severity

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from zoneinfo import ZoneInfo
 
+from d365sync.core.goals.bounds import owner_span
 from d365sync.core.goals.forest import Forest
 from d365sync.core.goals.goal import Goal, GoalBook
-from d365sync.core.goals.participation import owner_span
 from d365sync.core.goals.rollup import ClosedChild
 from d365sync.core.period import DaySpan
 from d365sync.core.problems import Problem, Severity

@@ -19,7 +19,8 @@ from zoneinfo import ZoneInfo
 from d365sync.core.fetchxml.ast import Condition, Filter, Link, Placeholder
 from d365sync.core.fetchxml.names import find_column
 from d365sync.core.fetchxml.verdict import Verdict
-from d365sync.core.goals.participation import BOUNDS, PARENT_ALIAS, Group
+from d365sync.core.goals.bounds import BOUNDS
+from d365sync.core.goals.participation import PARENT_ALIAS, Group
 from d365sync.core.goals.words import condition_words, state_words, value_words
 from d365sync.core.period import DaySpan
 from d365sync.core.schema import DateBehavior, Schema
