@@ -31,7 +31,7 @@ check: $(BENCH)  ## what CI runs: format, lint, types, contracts, tests
 format: $(DEV)  ## put the code into shape
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .
 
-soak: $(DEV)  ## the properties of the line on many more random organizations
+soak: $(DEV)  ## every property on many more random examples
 	@D365SYNC_TEST_EFFORT=40 $(BIN)/pytest -q -n auto tests/properties
 
 bench: $(BENCH)  ## measured against other ways; see docs/benchmarks.md (BENCH_ARGS='--only a,d --scale 0.1')

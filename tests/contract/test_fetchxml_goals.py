@@ -8,7 +8,6 @@ one per operator is run, all of them with D365SYNC_TEST_EFFORT of 2 or more; of 
 from __future__ import annotations
 
 import datetime as dt
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from d365sync.core.values import Value
 from d365sync.emulator import Emulator
 from d365sync.emulator.native import recalculate
 from d365sync.errors import FetchXmlError
+from tests.effort import EFFORT
 from tests.emulated import application
 from tests.fetchcases import CASES, FOLDER, Case, context_of, parametrized, read_cases, reading_of, refused
 from tests.fetchorgs import emulator_of, zone_of
@@ -96,11 +96,10 @@ def _firsts() -> set[str]:
 
 _FIRSTS = _firsts()
 _SHIPPED = {case["id"] for case in read_cases([FOLDER / "cases.json"])[0]}
-_EFFORT = float(os.environ.get("D365SYNC_TEST_EFFORT", "1"))
 
 
 def _run(case: Case) -> bool:
-    return suitable(case) and (_EFFORT >= 2 or case["id"] in _FIRSTS or case["id"] not in _SHIPPED)
+    return suitable(case) and (EFFORT >= 2 or case["id"] in _FIRSTS or case["id"] not in _SHIPPED)
 
 
 def _org(case: Case, folder: Path) -> Emulator:

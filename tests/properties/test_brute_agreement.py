@@ -20,13 +20,13 @@ from sqlalchemy import create_engine
 from d365sync.app import opened
 from d365sync.core.goals.goal import VALUE_COLUMNS
 from d365sync.emulator import Emulator
+from tests.effort import examples
 from tests.emulated import configuration
 from tests.properties.brute import Brute, Columns
 from tests.properties.histories import HistoryMaker
 from tests.properties.orgs import RATES, write_org
-from tests.properties.test_sync_agreement import EFFORT
 
-relaxed = settings(max_examples=10 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=examples(10), deadline=None, suppress_health_check=list(HealthCheck))
 
 ZONES = [
     "UTC", "Europe/Berlin", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/Havana",
@@ -226,7 +226,7 @@ def test_the_nine_columns_are_those_of_brute_force(seed: int) -> None:
 
 
 @pytest.mark.postgresql
-@settings(relaxed, max_examples=4 * EFFORT)
+@settings(relaxed, max_examples=examples(4))
 @given(seed=st.integers(0, 2**32))
 def test_on_postgresql_too(postgresql_url: str, seed: int) -> None:
     engine = create_engine(postgresql_url, isolation_level="AUTOCOMMIT")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import tempfile
 from collections.abc import Iterator
@@ -16,12 +15,12 @@ from d365sync.core.goals.doubles import Doubles
 from d365sync.emulator import Emulator
 from d365sync.emulator.native import counted_records
 from d365sync.sync.doubles import all_doubles
+from tests.effort import examples
 from tests.emulated import NOW, application
 from tests.properties.orgs import write_random_org
 from tests.properties.test_sync_agreement import edit
 
-EFFORT = int(os.environ.get("D365SYNC_TEST_EFFORT", "1"))
-relaxed = settings(max_examples=5 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=examples(5), deadline=None, suppress_health_check=list(HealthCheck))
 seeds = st.integers(0, 2**32)
 EVERY = 10**6
 Doubled = tuple[str, str, str]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -35,6 +34,7 @@ from d365sync.core.fiscal import FiscalCalendar, FiscalTemplate
 from d365sync.core.schema import Column, ColumnType, DateBehavior, Schema, Table
 from d365sync.core.storage import FOLD_SUFFIX, StoredAs, encode, fold, has_fold, stored_as
 from d365sync.core.values import Row, Value
+from tests.effort import SAME_EACH_RUN, examples
 from tests.fetchcases import sqlite_in_memory
 
 _KEYS = [f"00000000-0000-4000-8000-{n:012x}" for n in range(1, 8)]
@@ -328,7 +328,6 @@ _contexts = st.builds(
 )
 
 
-EFFORT = float(os.environ.get("D365SYNC_TEST_EFFORT", "1"))
 Execute = Callable[[str, Mapping[str, Any]], list[Any]]
 
 
@@ -362,7 +361,7 @@ _queries = st.tuples(
 )
 
 
-@settings(max_examples=int(400 * EFFORT), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(400), deadline=None, derandomize=SAME_EACH_RUN, suppress_health_check=list(HealthCheck))
 @given(_queries)
 def test_both_readings_agree_on_sqlite(query: tuple[dict[str, list[Row]], Fetch, Context]) -> None:
     tables, fetch, context = query
@@ -380,7 +379,7 @@ def test_both_readings_agree_on_sqlite(query: tuple[dict[str, list[Row]], Fetch,
 
 
 @pytest.mark.postgresql
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, derandomize=SAME_EACH_RUN, suppress_health_check=list(HealthCheck))
 @given(_queries)
 def test_both_readings_agree_on_postgresql(
     postgresql_server: str, query: tuple[dict[str, list[Row]], Fetch, Context]
@@ -401,7 +400,7 @@ def test_both_readings_agree_on_postgresql(
     assert compiled == {row["itemid"] for row in evaluate(fetch, tables, _SCHEMA, context)}
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, derandomize=SAME_EACH_RUN, suppress_health_check=list(HealthCheck))
 @given(_fetches())
 def test_writing_and_parsing_gives_the_same_tree(fetch: Fetch) -> None:
     assert parse_fetch(write_fetch(fetch), limits=Limits(links=200)) == fetch
@@ -410,7 +409,7 @@ def test_writing_and_parsing_gives_the_same_tree(fetch: Fetch) -> None:
 _PATTERN_TEXT = st.text(alphabet="ab^-[]%_*?!", max_size=6)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=examples(300), deadline=None, derandomize=SAME_EACH_RUN)
 @given(st.lists(st.text(alphabet="ab^-[]%_*?!", min_size=1, max_size=4), max_size=5), _PATTERN_TEXT)
 def test_like_means_the_same_to_both_readings(texts: list[str], pattern: str) -> None:
     fetch = Fetch("item", Filter(conditions=(Condition("name", "like", (pattern,)),)))

@@ -19,12 +19,12 @@ from d365sync.core.goals.goal import VALUE_COLUMNS, Number
 from d365sync.emulator import Emulator
 from d365sync.emulator.native import recalculate
 from d365sync.emulator.settings import EmulatorSettings
+from tests.effort import examples
 from tests.emulated import configuration
 from tests.properties.histories import START, HistoryMaker, edit
 from tests.properties.orgs import write_org
-from tests.properties.test_sync_agreement import EFFORT
 
-relaxed = settings(max_examples=5 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=examples(5), deadline=None, suppress_health_check=list(HealthCheck))
 Numbers = dict[str, dict[str, Decimal | None]]
 
 

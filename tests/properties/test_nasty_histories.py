@@ -27,14 +27,14 @@ from d365sync.mirror.store import Mirror
 from d365sync.sync import recompute
 from d365sync.sync.cycle import CycleResult
 from d365sync.sync.offline import computed, mirrored
+from tests.effort import examples
 from tests.emulated import configuration
 from tests.properties.brute import Brute
 from tests.properties.histories import PERIODS, edit
 from tests.properties.orgs import RATES, write_org
 from tests.properties.test_brute_agreement import DAYS, NOW, VISIT, ZONES, BruteMaker, exact
-from tests.properties.test_sync_agreement import EFFORT
 
-relaxed = settings(max_examples=4 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=examples(4), deadline=None, suppress_health_check=list(HealthCheck))
 FETCH_RULES = ["ne_keeps_null", "not_in_keeps_null", "accents_count", "between_to_end_of_day", "all_means_every"]
 Document = dict[str, dict[str, Any]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import random
 import tempfile
 from collections.abc import Mapping
@@ -17,11 +16,11 @@ from d365sync.app import App
 from d365sync.core.values import Row, Value
 from d365sync.emulator import Emulator
 from d365sync.emulator.native import recalculate
+from tests.effort import examples
 from tests.emulated import NOW, application, goal_values
 from tests.properties.orgs import DAYS, write_random_org
 
-EFFORT = int(os.environ.get("D365SYNC_TEST_EFFORT", "1"))
-relaxed = settings(max_examples=5 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=examples(5), deadline=None, suppress_health_check=list(HealthCheck))
 seeds = st.integers(0, 2**32)
 
 

@@ -10,10 +10,11 @@ from d365sync.core.fetchxml.evaluate import evaluate
 from d365sync.core.fetchxml.joining import Joiner
 from d365sync.core.fetchxml.verdict import Verdict, verdict_of
 from d365sync.core.values import Row
+from tests.effort import SAME_EACH_RUN, examples
 from tests.properties.test_fetchxml_agreement import _SCHEMA, _queries
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(250), deadline=None, derandomize=SAME_EACH_RUN, suppress_health_check=list(HealthCheck))
 @given(_queries)
 def test_a_verdict_is_membership(query: tuple[dict[str, list[Row]], Fetch, Context]) -> None:
     tables, fetch, context = query

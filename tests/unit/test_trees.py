@@ -31,7 +31,7 @@ def actual(rollup: Rollup, goal_id: str) -> object:
     return rollup.totals[goal_id].totals["actualmoney"]
 
 
-def test_a_chain_of_a_thirty_thousand_goals_adds_up() -> None:
+def test_a_chain_of_thirty_thousand_goals_adds_up() -> None:
     depth = 30_000
     goals = [goal(str(n), str(n - 1) if n else None) for n in range(depth)]
     rollup = rolled(*goals, **{str(n): 1 for n in range(depth)})
