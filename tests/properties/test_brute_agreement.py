@@ -26,7 +26,7 @@ from tests.properties.brute import Brute, Columns
 from tests.properties.histories import HistoryMaker
 from tests.properties.orgs import RATES, write_org
 
-relaxed = settings(max_examples=examples(10), deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=examples(6), deadline=None, suppress_health_check=list(HealthCheck))
 
 ZONES = [
     "UTC", "Europe/Berlin", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/Havana",

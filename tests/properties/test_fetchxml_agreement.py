@@ -361,7 +361,7 @@ _queries = st.tuples(
 )
 
 
-@settings(max_examples=examples(400), deadline=None, derandomize=SAME_EACH_RUN, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(250), deadline=None, derandomize=SAME_EACH_RUN, suppress_health_check=list(HealthCheck))
 @given(_queries)
 def test_both_readings_agree_on_sqlite(query: tuple[dict[str, list[Row]], Fetch, Context]) -> None:
     tables, fetch, context = query
