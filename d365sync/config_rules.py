@@ -47,6 +47,12 @@ def _organization_or_day(value: str) -> str:
     return value
 
 
+def _in_order(years: tuple[int, int]) -> tuple[int, int]:
+    if years[0] > years[1]:
+        raise ValueError("must be the first year and then the last")
+    return years
+
+
 FiscalStart = Annotated[str, AfterValidator(_organization_or_day)]
 
 
@@ -78,7 +84,7 @@ class FetchxmlSection(RuleSection):
     all_means_every: bool = False
     matchfirst_keeps_unmatched: bool = False
     inner_under_outer: Literal["refused", "flat", "nested"] = "refused"
-    fiscal_years: tuple[FiscalYear, FiscalYear] = (1900, 2100)
+    fiscal_years: Annotated[tuple[FiscalYear, FiscalYear], AfterValidator(_in_order)] = (1900, 2100)
 
     def settings(self) -> dict[str, Any]:
         """Return the keys that are fields of a query's context, under their names there."""
@@ -100,7 +106,7 @@ class FiscalSection(RuleSection):
     year_named_by: Literal["start", "end", "organization"] = "start"
     leftover_days: Literal["own_period", "last_period"] = "own_period"
     month_codes: Literal["by_name", "by_position"] = "by_name"
-    template: Literal["organization"] | FiscalTemplate = "organization"
+    template: Literal["organization", "annual", "semiannual", "quarterly", "monthly", "four_week"] = "organization"
     start: FiscalStart = "organization"
 
     @property
@@ -111,6 +117,6 @@ class FiscalSection(RuleSection):
             year_named_by=self.year_named_by,
             leftover_days=self.leftover_days,
             month_codes=self.month_codes,
-            template=self.template if isinstance(self.template, FiscalTemplate) else None,
+            template=None if self.template == "organization" else FiscalTemplate(self.template),
             start=None if self.start == "organization" else (int(month), int(day)),
         )

@@ -19,6 +19,7 @@ from d365sync.cli.explain_documents import document, print_csv, verdict_document
 from d365sync.cli.output import console, number, plain_document, print_json
 from d365sync.core.goals.goal import Number
 from d365sync.core.goals.why import Criterion
+from d365sync.errors import UsageError
 from d365sync.sync.doubles import double_counted
 from d365sync.sync.explain import ChildPart, ColumnExplanation, Explanation, Extent, Record, exact_sum, find_goal
 from d365sync.sync.explain import explain as explain_goal
@@ -59,6 +60,8 @@ def explain(
 
     Reads what the last sync mirrored; asks Dataverse nothing.
     """
+    if sum((doubles, record is not None, as_csv)) > 1 or (as_json and as_csv):
+        raise UsageError("--double, --why-not and --csv exclude each other, and so do --csv and --json")
     extent = Extent(None if as_json or as_csv else limit, EVERY_LEVEL if everything else depth, everything)
     with settings.app(offline=True) as app:
         snapshot = mirrored(app.line, app.clock())

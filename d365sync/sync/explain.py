@@ -137,7 +137,7 @@ def find_goal(snapshot: Snapshot, text: str) -> Goal:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UsageError(f"there is no goal '{text}'", hint="`d365sync goals list` shows titles and ids")
+        raise UsageError(f"there is no goal '{text}'", hint="`d365sync goals list` shows titles, and ids with --json")
     ids = ", ".join(goal.id for goal in found[:5])
     raise UsageError(f"{len(found)} goals are called '{text}'", hint=f"give the id: {ids}")
 

@@ -199,6 +199,7 @@ def test_init_does_not_replace_a_file_unasked(admin: Admin) -> None:
 def test_an_unknown_goal_is_said_so(admin: Admin) -> None:
     admin.run("sync")
     assert_one_sentence(admin.run("explain", "Nobody"), 2, "there is no goal 'Nobody'")
+    assert_one_sentence(admin.run("explain", "North", "--double", "--why-not", "1"), 2, "exclude each other")
 
 
 def test_lists_before_the_first_sync_say_what_to_do(admin: Admin) -> None:

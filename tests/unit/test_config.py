@@ -134,3 +134,16 @@ def test_the_templates_values_are_the_defaults() -> None:
     shown = parse(document, {}, folder=FOLDER).model_dump(exclude={"dataverse"})
     smallest = parse({"dataverse": REMOTE}, {}, folder=FOLDER).model_dump(exclude={"dataverse"})
     assert shown == smallest
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "words"),
+    [
+        ("fetchxml", "fiscal_years", [2100, 1900], "must be the first year and then the last"),
+        ("fiscal", "template", "weekly", "fiscal.template: input should be 'organization', 'annual'"),
+    ],
+)
+def test_a_value_that_would_mean_nothing_is_one_fault(section: str, key: str, value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match="has 1 fault: ") as caught:
+        parse({"dataverse": REMOTE, section: {key: value}}, {}, folder=FOLDER)
+    assert words in str(caught.value)
