@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fiscal import PERIOD_TYPE_CODES, FiscalCalendar, FiscalTemplate
 from d365sync.core.values import Row
+from d365sync.emulator.fiscalperiods import fiscal_start
 from d365sync.emulator.refuse import invalid
 from d365sync.emulator.store import Store
 from d365sync.emulator.timezones import zone_of
@@ -58,8 +59,7 @@ def caller_context(store: Store, user_id: str | None, now: dt.datetime) -> Conte
 def fiscal_calendar(organization: Row, zone: ZoneInfo, end_code: int) -> FiscalCalendar:
     """Return the organization's fiscal calendar; without settings, quarters from 1 January.
 
-    The start is a date: an instant that is midnight in the zone or, failing that, its date in UTC. Assumed: so, and
-    ``end_code`` of ``fiscalyeardisplaycode`` names years by their last day.
+    Assumed: ``end_code`` of ``fiscalyeardisplaycode`` names years by their last day.
 
     Raises:
         ValueError: there is no such fiscal period type.
@@ -70,11 +70,7 @@ def fiscal_calendar(organization: Row, zone: ZoneInfo, end_code: int) -> FiscalC
     )
     if template is None:
         raise ValueError(f"there is no fiscal period type {code}")
-    begins = organization.get("fiscalcalendarstart")
-    day = dt.date(2000, 1, 1)
-    if isinstance(begins, dt.datetime):
-        local = begins.astimezone(zone)
-        day = local.date() if local.time() == dt.time(0) else begins.date()
+    day = fiscal_start(organization, zone)
     named_by_end = organization.get("fiscalyeardisplaycode") == end_code
     return FiscalCalendar(day.month, day.day, template, named_by="end" if named_by_end else "start")
 

@@ -11,6 +11,7 @@ import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from d365sync.core.values import Row
 from d365sync.emulator.refuse import invalid
 from d365sync.emulator.store import Store
 
@@ -91,11 +92,20 @@ def fiscal_bounds(store: Store, year: int, period: int) -> tuple[dt.datetime, dt
 
 def fiscal_years(store: Store) -> FiscalYears:
     """Return the organization's fiscal years; from 1 January without a start."""
-    begins = store.only("organization").get("fiscalcalendarstart")
-    if not isinstance(begins, dt.datetime):
-        return FiscalYears()
-    day = begins.astimezone(store.settings.rollup_time_zone)
+    day = fiscal_start(store.only("organization"), store.settings.rollup_time_zone)
     return FiscalYears(day.month, day.day)
+
+
+def fiscal_start(organization: Row, zone: dt.tzinfo) -> dt.date:
+    """Return a day on which a fiscal year begins; 1 January without a start.
+
+    Assumed: a stored start that is no midnight in the zone means its date in UTC.
+    """
+    begins = organization.get("fiscalcalendarstart")
+    if not isinstance(begins, dt.datetime):
+        return dt.date(2000, 1, 1)
+    local = begins.astimezone(zone)
+    return local.date() if local.time() == dt.time(0) else begins.date()
 
 
 def _last_of_month(day: dt.date) -> int:

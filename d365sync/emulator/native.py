@@ -34,7 +34,7 @@ from d365sync.core.fiscal import PERIOD_TYPE_CODES, FiscalCalendar
 from d365sync.core.schema import Column, ColumnType, DateBehavior, Schema, Table
 from d365sync.core.values import MONEY_SCALE, Row, Value
 from d365sync.emulator.askers import as_user, asker, asks_for_user
-from d365sync.emulator.fiscalperiods import fiscal_years
+from d365sync.emulator.fiscalperiods import fiscal_start, fiscal_years
 from d365sync.emulator.goalrules import QUERIES
 from d365sync.emulator.goaltree import tree
 from d365sync.emulator.percentages import KINDS, ROLLUP_COLUMNS, as_decimal, kind_of, percentage_of
@@ -399,13 +399,11 @@ class _Rollup:
     def _calendar(self) -> FiscalCalendar:
         """The organization's calendar; without settings, quarters from 1 January."""
         organization = self._store.only("organization")
-        begins, code = organization.get("fiscalcalendarstart"), organization.get("fiscalperiodtype", 2002)
+        code = organization.get("fiscalperiodtype", 2002)
         template = PERIOD_TYPE_CODES.get(code) if isinstance(code, int) else None
         if template is None:
             raise _UnusableError(f"there is no fiscal period type {code}")
-        if not isinstance(begins, dt.datetime):
-            return FiscalCalendar(template=template)
-        day = begins.astimezone(self._zone)
+        day = fiscal_start(organization, self._zone)
         return FiscalCalendar(day.month, day.day, template)
 
     def _period(self, goal: Row) -> _Period | None:

@@ -301,6 +301,18 @@ def test_relative_dates_of_a_query_follow_clock_zone_and_fiscal_calendar() -> No
     assert actual(org) == 1
 
 
+@pytest.mark.parametrize("begins", [dt.timedelta(0), dt.timedelta(hours=5)])
+def test_the_fiscal_start_is_a_midnight_of_the_zone_or_a_date_in_utc(begins: dt.timedelta) -> None:
+    org = Org(EmulatorSettings(rollup_time_zone=ZoneInfo("America/New_York")))
+    start = dt.datetime(2025, 11, 17, tzinfo=dt.UTC) + begins
+    org.put("organization", "org", fiscalcalendarstart=start, fiscalperiodtype=2003)
+    org.query("now", '<condition attribute="actualclosedate" operator="in-fiscal-period" value="1"/>')
+    org.goal("goal", rollupqueryactualmoneyid="now")
+    org.deal("before", "1", actualclosedate=dt.date(2026, 11, 16))
+    org.deal("first", "10", actualclosedate=dt.date(2026, 11, 17))
+    assert actual(org) == 10
+
+
 @pytest.mark.parametrize(("monday_first", "expected"), [(False, 1), (True, 0)])
 def test_weeks_of_a_query_begin_on_the_organizations_day(monday_first: bool, expected: int) -> None:
     org = Org()
