@@ -123,6 +123,13 @@ def test_the_cookie_names_the_order_and_the_key_of_the_last_row(org: Org) -> Non
     ]
 
 
+def test_the_cookie_names_the_key_once_when_the_order_is_by_key(org: Org) -> None:
+    answer = fetched(org, '<attribute name="name"/><order attribute="opportunityid"/>', 'count="2"', ALL)
+    inner = fromstring(unquote(unquote(fromstring(answer[COOKIE]).get("pagingcookie", ""))))
+    assert [one.tag for one in inner] == ["opportunityid"]
+    assert inner[0].get("last", "").startswith("{")
+
+
 def test_a_page_size_of_the_request_lowers_the_count(org: Org) -> None:
     inside = '<attribute name="name"/>'
     assert len(fetched(org, inside, 'count="4"', "odata.maxpagesize=3")["value"]) == 3
