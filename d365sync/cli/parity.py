@@ -18,7 +18,7 @@ from d365sync.cli.output import console, number, plain_document, print_json
 from d365sync.core.goals.parity import Finding, Kind
 from d365sync.sync.parity import Compared, Parity, compare
 
-UNEXPLAINED = 3
+NOT_SETTLED = 3
 MOST_NAMED = 3
 TABLE_WIDTH = 110
 """Columns a terminal needs for a table; a narrower one gets lines."""
@@ -43,7 +43,7 @@ def parity(settings: Settings, *, everything: bool, ask_managers: bool, as_json:
     """Compare the numbers that Dynamics 365 rolled up itself with ours, and class every difference.
 
     Reads what the last sync mirrored; asks Dataverse nothing, but for --ask-managers. Exit code 3 when a difference
-    is not explained.
+    is not explained, or a manager cannot be asked.
     """
     from d365sync.sync.offline import mirrored
 
@@ -53,7 +53,7 @@ def parity(settings: Settings, *, everything: bool, ask_managers: bool, as_json:
         print_json(_document(found, everything=everything))
     else:
         _print(found, everything=everything)
-    return UNEXPLAINED if found.unknown else 0
+    return NOT_SETTLED if found.unknown or found.unasked else 0
 
 
 def _print(found: Parity, *, everything: bool) -> None:
@@ -107,6 +107,8 @@ def _words(finding: Finding) -> Text:
 
 
 def _print_summary(out: Console, found: Parity) -> None:
+    for one in found.unasked:
+        out.print(f"not asked: {one.name or one.manager_id} {one.reason}", soft_wrap=True)
     counts = [f"{found.count(kind)} {kind}" for kind in Kind if found.count(kind)]
     out.print(f"{len(found.compared)} numbers compared: {', '.join(counts) or 'none'}", soft_wrap=True)
     if found.skipped:
@@ -123,6 +125,7 @@ def _document(found: Parity, *, everything: bool) -> dict[str, object]:
         "unexplained": len(found.unknown),
         "numbers": [_one(one) for one in shown],
         "not_compared": found.skipped,
+        "not_asked": found.unasked,
     }
 
 

@@ -61,11 +61,21 @@ class NotCompared:
 
 
 @dataclass(frozen=True, slots=True)
+class Unasked:
+    """A goal manager who could not be asked, with the reason: that manager's goals are classed without asking."""
+
+    manager_id: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Parity:
-    """The outcome for all goals, in title order."""
+    """The outcome for all goals, in title order; ``unasked`` in the order of names."""
 
     compared: Sequence[Compared]
     skipped: Sequence[NotCompared]
+    unasked: Sequence[Unasked] = ()
 
     @property
     def unknown(self) -> Sequence[Compared]:
@@ -83,7 +93,7 @@ def compare(line: Line, snapshot: Snapshot, *, limits: Limits = LIMITS, ask_mana
     ``ask_managers``: where numbers differ, ask Dataverse which records the goal's manager may read.
 
     Raises:
-        RemoteError, UsageError: a manager cannot be asked.
+        RemoteError: no manager can be asked.
     """
     rollup, plan = computed(line, snapshot)
     work = _Work(line, snapshot, rollup, limits, ask_managers)
@@ -99,6 +109,7 @@ def compare(line: Line, snapshot: Snapshot, *, limits: Limits = LIMITS, ask_mana
     return Parity(
         sorted(compared, key=lambda one: (one.title, one.goal_id)),
         sorted(skipped, key=lambda one: (one.title, one.goal_id)),
+        sorted(work.unasked.values(), key=lambda one: (one.name, one.manager_id)),
     )
 
 
@@ -132,7 +143,8 @@ class _Work:
     limits: Limits
     ask_managers: bool = False
     totals: dict[tuple[str, str], Number] = field(default_factory=dict)
-    readable: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    readable: dict[tuple[str, str], frozenset[str] | None] = field(default_factory=dict)
+    unasked: dict[str, Unasked] = field(default_factory=dict)
 
     def goal(self, goal: Goal) -> Iterator[Compared]:
         """Compare the columns that the goal's metric feeds."""
@@ -191,11 +203,21 @@ class _Work:
             return facts
         pair = part.group.table, manager
         if pair not in self.readable:
-            tables = self.snapshot.schema
-            self.readable[pair] = readable_ids(
-                self.line.client, tables.table(part.group.table), tables.table("systemuser"), manager
-            )
-        return [replace(one, readable=one.id in self.readable[pair]) for one in facts]
+            self.readable[pair] = self._ask(part.group.table, part.goal)
+        known = self.readable[pair]
+        return facts if known is None else [replace(one, readable=one.id in known) for one in facts]
+
+    def _ask(self, table: str, goal: Goal) -> frozenset[str] | None:
+        """Return what a goal's manager may read of a table; None when the manager cannot be asked."""
+        manager_id = goal.manager_id or ""
+        if manager_id in self.unasked:
+            return None
+        schema = self.snapshot.schema
+        found = readable_ids(self.line.client, schema.table(table), schema.table("systemuser"), goal)
+        if isinstance(found, frozenset):
+            return found
+        self.unasked[manager_id] = Unasked(manager_id, self.snapshot.book.names.get(manager_id, ""), found.reason)
+        return None
 
 
 def _records(part: Part) -> list[Row]:

@@ -27,7 +27,7 @@ from d365sync.core.schema import Table
 from d365sync.core.values import Row
 from d365sync.dataverse.client import DataverseClient, among
 from d365sync.dataverse.wire import ACT_ON_BEHALF
-from d365sync.errors import AuthError, RejectedError, UsageError
+from d365sync.errors import AuthError, RejectedError
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.mirror.visible import REFUSED, UNREADABLE, Fault, Pair, PairState
@@ -41,6 +41,7 @@ IDS_PER_REQUEST = 200
 """Ids in one filter; the address stays below 10,000 characters (the limit is 32,768)."""
 MOST_FOLLOWED = 5000
 """Changed rows of a table beyond which each manager's ids are all read again."""
+NOT_FOUND = 404
 _PRIVILEGE_DENIED = "0x80040220"
 """Source: web service error codes."""
 _CANNOT_READ = re.compile(r"missing prvRead", re.IGNORECASE)
@@ -61,18 +62,36 @@ class Visibility:
     requests: int = 0
 
 
-def readable_ids(client: DataverseClient, table: Table, users: Table, manager_id: str) -> frozenset[str]:
-    """Ask Dataverse, as a goal manager, which rows of a table that manager may read.
+def readable_ids(client: DataverseClient, table: Table, users: Table, goal: Goal) -> frozenset[str] | Fault:
+    """Ask Dataverse, as a goal's manager, which rows of a table that manager may read; say why if nobody can be asked.
+
+    A manager who may not read the table reads no row of it.
 
     Raises:
-        RemoteError: as every call; AuthError when the manager may not be impersonated.
-        UsageError: the manager has no Entra object id to be impersonated by.
+        RemoteError: as every call; AuthError when the application user may impersonate nobody.
     """
-    found = client.row(users, manager_id, [users.primary_id, OBJECT_ID]).get(OBJECT_ID)
-    if not found:
-        raise UsageError(f"the goal manager {manager_id} has no Entra object id and cannot be impersonated")
-    pages = client.rows(table, [table.primary_id], on_behalf_of=str(found))
-    return frozenset(str(row[table.primary_id]) for page in pages for row in page.rows)
+    manager_id = goal.manager_id or ""
+    is_team = goal.manager_type == "team"
+    found = _manager(None if is_team else _user(client, users, manager_id), manager_id, is_team=is_team)
+    if found.fault is not None:
+        return found.fault
+    try:
+        pages = client.rows(table, [table.primary_id], on_behalf_of=found.object_id)
+        return frozenset(str(row[table.primary_id]) for page in pages for row in page.rows)
+    except (AuthError, RejectedError) as error:
+        if _is_about_all(error):
+            raise
+        fault = _refusal(error)
+        return frozenset() if fault.kind == UNREADABLE else fault
+
+
+def _user(client: DataverseClient, users: Table, user_id: str) -> Row | None:
+    try:
+        return client.row(users, user_id, [users.primary_id, OBJECT_ID, DISABLED])
+    except RejectedError as error:
+        if error.status == NOT_FOUND:
+            return None
+        raise
 
 
 @dataclass(frozen=True)
@@ -191,12 +210,8 @@ class VisibilityReader:
         Raises:
             AuthError: signing in failed.
         """
-        if isinstance(error, AuthError) and error.status != 403:
-            raise error
-        if error.code == _PRIVILEGE_DENIED and _CANNOT_READ.search(str(error)):
-            return Fault(UNREADABLE, str(error))
-        fault = Fault(REFUSED, str(error), error.hint)
-        if ACT_ON_BEHALF.lower() in str(error).lower():
+        fault = _refusal(error)
+        if _is_about_all(error):
             self._unable[ACT_ON_BEHALF] = fault
         return fault
 
@@ -219,6 +234,24 @@ class _Manager:
 
     object_id: str = ""
     fault: Fault | None = None
+
+
+def _refusal(error: AuthError | RejectedError) -> Fault:
+    """Say what an answer to a question asked as a manager means for that manager.
+
+    Raises:
+        AuthError: signing in failed.
+    """
+    if isinstance(error, AuthError) and error.status != 403:
+        raise error
+    if error.code == _PRIVILEGE_DENIED and _CANNOT_READ.search(str(error)):
+        return Fault(UNREADABLE, str(error))
+    return Fault(REFUSED, str(error), error.hint)
+
+
+def _is_about_all(error: AuthError | RejectedError) -> bool:
+    """Say whether it is the application user who lacks the right to ask as anybody."""
+    return ACT_ON_BEHALF.lower() in str(error).lower()
 
 
 def _manager(user: Row | None, manager_id: str, *, is_team: bool) -> _Manager:

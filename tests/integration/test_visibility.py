@@ -433,3 +433,44 @@ def test_parity_names_the_records_that_a_manager_may_not_read(make: Callable[...
     assert found["North"].certain
     assert {one.owner for one in found["North"].records} <= {"Sam", "Dora"}
     assert found["Ann"].kind is Kind.EQUAL
+
+
+def test_parity_goes_on_when_a_manager_cannot_be_asked(make: Callable[..., Emulator], tmp_path: Path) -> None:
+    emulator = make()
+    natively(emulator)
+    emulator.store.change("systemuser", user("Nina"), {"azureactivedirectoryobjectid": None})
+    emulator.store.change("goal", made_id("goal", "South"), {"actualmoney": Decimal(1)})
+    with watching(emulator, tmp_path, visibility="service") as (app, session):
+        app.sync(write=False)
+        asked(session)
+        found = compare(app.line, mirrored(app.line, NOW), ask_managers=True)
+        assert asked(session) == ["Sam"]
+    assert [(one.manager_id, one.name, one.reason) for one in found.unasked] == [
+        (user("Nina"), "Nina", "has no Entra object id")
+    ]
+    kinds = {one.title: one.finding.kind for one in found.compared if one.column == "actualmoney"}
+    assert kinds["North"] is Kind.VISIBILITY  # by its owners, as without asking
+    assert kinds["South"] is not Kind.EQUAL
+
+
+def test_parity_asks_no_team(make: Callable[..., Emulator], tmp_path: Path) -> None:
+    emulator = make()
+    natively(emulator)
+    team = {"ownerid": id_of("team", "Desk"), "owneridtype": "team", "actualmoney": Decimal(1)}
+    emulator.store.change("goal", made_id("goal", "North"), team)
+    with watching(emulator, tmp_path, visibility="service") as (app, _):
+        app.sync(write=False)
+        found = compare(app.line, mirrored(app.line, NOW), ask_managers=True)
+    assert [one.reason for one in found.unasked] == ["is a team, which cannot be impersonated"]
+
+
+def test_parity_knows_a_manager_who_may_read_nothing(make: Callable[..., Emulator], tmp_path: Path) -> None:
+    emulator = make()
+    emulator.store.change("goal", made_id("goal", "North"), {"ownerid": user("Bob"), "owneridtype": "systemuser"})
+    natively(emulator)
+    with watching(emulator, tmp_path, visibility="service") as (app, _):
+        app.sync(write=False)
+        found = compare(app.line, mirrored(app.line, NOW), ask_managers=True)
+    assert not found.unasked
+    (north,) = [one.finding for one in found.compared if (one.title, one.column) == ("North", "actualmoney")]
+    assert (north.kind, north.certain) == (Kind.VISIBILITY, True)
