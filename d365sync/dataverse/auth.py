@@ -182,7 +182,7 @@ def no_answer(what: str, error: requests.RequestException) -> RemoteError:
         return RemoteError(
             message, hint="if the server has a private certificate authority, name it in dataverse.ca_bundle"
         )
-    return RetryableError(message)
+    return RetryableError(message, hint="check the address and this machine's network, or try again later")
 
 
 def _reason(error: requests.RequestException) -> str:
