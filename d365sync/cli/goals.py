@@ -6,18 +6,20 @@ IO: terminal.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias
 
 import click
+from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from d365sync.cli.context import Settings
 from d365sync.cli.lint import lint_command
-from d365sync.cli.output import console, number, percent, print_json
+from d365sync.cli.output import console, fits, number, percent, print_json
 from d365sync.core.goals.bounds import owner_span
 from d365sync.core.goals.goal import Category, DataType, Goal, Number, Slot
 from d365sync.core.goals.progress import Pace, Progress, progress_of
@@ -29,8 +31,8 @@ from d365sync.sync.offline import computed, mirrored
 
 NativeValues: TypeAlias = Mapping[str, Mapping[str, Number | None]]
 
-WITH_OWNER_WIDTH = 110
-"""Columns a terminal needs for the owner to be shown too."""
+MOST_PACE = 16
+"""Columns of the pace; longer words are wrapped."""
 
 PACE_STYLES = {
     Pace.AHEAD: "green",
@@ -98,7 +100,7 @@ def list_goals(settings: Settings, *, everything: bool, tree: str | None, as_jso
     if as_json:
         print_json({"goals": [_document(line) for line in shown]})
     else:
-        _print(shown, snapshot)
+        print_goals(shown, snapshot.book.organization.base_currency_code, console())
     return 0
 
 
@@ -164,29 +166,56 @@ def _line(
     )
 
 
-def _print(lines: list[GoalLine], snapshot: Snapshot) -> None:
-    out = console()
-    code = snapshot.book.organization.base_currency_code
-    with_owner = out.width >= WITH_OWNER_WIDTH
-    table = Table(title=f"Goals (money in {code})" if code else "Goals", title_justify="left", header_style="bold")
-    table.add_column("Goal", min_width=24)
+def print_goals(lines: Sequence[GoalLine], currency: str | None, out: Console) -> None:
+    """Print a table of goals, with their owners if there is room, or lines where a table would cut numbers."""
+    title = f"Goals (money in {currency})" if currency else "Goals"
+    for with_owner in (True, False):
+        table = _table(lines, title, with_owner=with_owner)
+        if fits(table, out):
+            out.print(table)
+            return
+    out.print(title)
+    for line in lines:
+        target, native, ours = (number(value, 0) for value in (line.target, line.native, line.ours))
+        period = f"{line.owner or '-'}, {_period(line)}"
+        out.print(Padding(Text(line.goal.title, "bold"), (0, 0, 0, 2 * line.depth), expand=False))
+        out.print(Padding(f"{period}: target {target}, native {native},", (0, 0, 0, 2 * line.depth + 2), expand=False))
+        reached = Text(f"ours {ours}, reached {_reached(line)}, ") + _pace(line)
+        out.print(Padding(reached, (0, 0, 0, 2 * line.depth + 2), expand=False))
+
+
+def _table(lines: Sequence[GoalLine], title: str, *, with_owner: bool) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("Goal")
     if with_owner:
-        table.add_column("Owner")
+        table.add_column("Owner", no_wrap=True)
     table.add_column("Period", no_wrap=True)
     for name in ("Target", "Native", "Ours", "Reached"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Pace", min_width=8)
+    table.add_column("Pace", max_width=MOST_PACE)
     for line in lines:
-        pace = line.progress.pace if line.progress else None
         table.add_row(
             "  " * line.depth + line.goal.title,
             *([line.owner] if with_owner else []),
-            period_words(line.span) if line.span else "-",
+            _period(line),
             *(number(value, 0) for value in (line.target, line.native, line.ours)),
-            percent(line.progress.attainment if line.progress else None),
-            Text(_words(line), style=PACE_STYLES.get(pace, "") if pace else ""),
+            _reached(line),
+            _pace(line),
         )
-    out.print(table)
+    return table
+
+
+def _period(line: GoalLine) -> str:
+    return period_words(line.span) if line.span else "-"
+
+
+def _reached(line: GoalLine) -> str:
+    return percent(line.progress.attainment if line.progress else None)
+
+
+def _pace(line: GoalLine) -> Text:
+    pace = line.progress.pace if line.progress else None
+    return Text(_words(line), style=PACE_STYLES.get(pace, "") if pace else "")
 
 
 def period_words(span: DaySpan) -> str:

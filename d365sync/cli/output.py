@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from enum import Enum
@@ -15,9 +15,13 @@ from typing import Any
 
 import click
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from d365sync.core.goals.goal import Number
 from d365sync.core.goals.writes import GoalWrite, WritePlan
@@ -26,6 +30,9 @@ from d365sync.logs import redact
 from d365sync.sync.pull import TablePull, Watcher
 
 WIDE = 180
+UNBOUNDED = 10_000
+LEAST_FIRST = 20
+"""Columns that the first column of a table is left with at least."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -78,18 +85,17 @@ def percent(value: Decimal | None) -> str:
     return "-" if value is None else f"{value * 100:,.0f} %"
 
 
+def fits(table: Table, out: Console) -> bool:
+    """Say whether a table fits a console by narrowing its first column alone: no other cell is cut or wrapped."""
+    natural = Measurement.get(out, out.options.update(width=UNBOUNDED), table).maximum
+    first = max((cell_len(str(cell)) for cell in table.columns[0].cells), default=0)
+    return natural - max(first - LEAST_FIRST, 0) <= out.width
+
+
 def print_plan(plan: WritePlan, out: Console, *, title: str, most: int | None = None) -> None:
     """Print the plan, a line per goal and column (``most`` goals), then what is left alone and why."""
     if plan.writes:
-        table = Table(title=title, title_justify="left", header_style="bold")
-        for name in ("Goal", "Column"):
-            table.add_column(name)
-        for name in ("Native", "Ours", "Difference"):
-            table.add_column(name, justify="right")
-        table.add_column("Why")
-        for write in plan.writes[:most]:
-            _plan_rows(table, write)
-        out.print(table)
+        _print_writes(plan.writes[:most], out, title)
         if most is not None and len(plan.writes) > most:
             out.print(f"... and {len(plan.writes) - most} more goals (--json lists all)")
     else:
@@ -99,6 +105,28 @@ def print_plan(plan: WritePlan, out: Console, *, title: str, most: int | None = 
             out.print(f"left alone: {skip.message}")
     closed = sum(skip.reason.name == "CLOSED" for skip in plan.skips)
     out.print(f"{len(plan.writes)} goals differ, {plan.unchanged} are right already, {closed} are closed")
+
+
+def _print_writes(writes: Sequence[GoalWrite], out: Console, title: str) -> None:
+    """Print changes as a table, or as lines where a table would cut them."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    table.add_column("Goal")
+    table.add_column("Column", no_wrap=True)
+    for name in ("Native", "Ours", "Difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Why", no_wrap=True)
+    for write in writes:
+        _plan_rows(table, write)
+    if fits(table, out):
+        out.print(table)
+        return
+    out.print(title)
+    for write in writes:
+        out.print(Text(write.title, "bold"))
+        for one in write.changes:
+            numbers = f"native {number(one.native)}, ours {number(one.ours)}, difference {number(one.difference)}"
+            out.print(Padding(f"{one.column}: {numbers}", (0, 0, 0, 2), expand=False))
+            out.print(Padding(one.why, (0, 0, 0, 4), expand=False))
 
 
 def _plan_rows(table: Table, write: GoalWrite) -> None:
@@ -115,8 +143,8 @@ def _plan_rows(table: Table, write: GoalWrite) -> None:
 
 
 @contextmanager
-def progress_watcher(*, quiet: bool) -> Iterator[tuple[Watcher, Any]]:
-    """Show a progress bar on a terminal's stderr; yield the watcher of pulls and a callback pair for writes."""
+def progress_watcher(*, quiet: bool, write: bool) -> Iterator[tuple[Watcher, Any]]:
+    """Show progress bars on a terminal's stderr; yield the watcher of pulls and the callbacks for plan and writes."""
     out = Console(stderr=True)
     if quiet or not out.is_terminal:
         yield Watcher(), (lambda _plan: None, lambda _write: None)
@@ -142,7 +170,8 @@ def progress_watcher(*, quiet: bool) -> Iterator[tuple[Watcher, Any]]:
         def on_plan(plan: WritePlan) -> None:
             rows = sum(done.values())
             progress.update(pulling, total=max(rows, 1), completed=max(rows, 1), description="pulled rows")
-            progress.writing = progress.add_task("writing goals", total=len(plan.writes))  # type: ignore[attr-defined]
+            if write:
+                progress.writing = progress.add_task("writing goals", total=len(plan.writes))  # type: ignore[attr-defined]
 
         def on_write(_write: GoalWrite) -> None:
             progress.advance(progress.writing)  # type: ignore[attr-defined]

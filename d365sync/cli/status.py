@@ -92,7 +92,8 @@ def _print_runs(runs: list[dict[str, Any]]) -> None:
     if not runs:
         return
     table = Table(title="Last cycles", title_justify="left", header_style="bold")
-    for name in ("Run", "Command", "Mode", "Outcome", "Written", "Message"):
+    table.add_column("Run", no_wrap=True)
+    for name in ("Command", "Mode", "Outcome", "Written", "Message"):
         table.add_column(name)
     for run in runs:
         counts = run["counts"]

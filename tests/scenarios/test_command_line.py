@@ -102,7 +102,10 @@ def test_mode_plan_writes_nothing(tmp_path: Path) -> None:
     write_org(CASES["tree"], tmp_path / "org")
     with served(tmp_path / "org") as remote:
         admin = initialise(tmp_path / "admin", remote, mode="plan")
-        assert 'writeback.mode is "plan"' in admin.run("sync").out
+        done = admin.run("sync", FORCE_COLOR="1", NO_COLOR="1")
+        assert 'writeback.mode is "plan"' in done.out
+        assert "pulled rows" in done.err
+        assert "writing" not in done.err
         assert len(admin.run("plan", "--json").document["goals"]) == 5
 
 
