@@ -1,5 +1,10 @@
 """Which records count for a goal, as one FetchXML tree per group of goals.
 
+A record counts if four tests hold, for example for the won revenue of Ida Keller in the fourth quarter: its state is
+the rollup field's (won), its owner is the goal owner (unless the goal counts all records), its date is one of the
+goal's days, and the goal's rollup query, if it has one, holds. ``_fetch`` writes the four down as one tree; ``_recipes``
+says which rollup field and query feed which column of a goal, and ``_value_column`` which column is summed.
+
 Goals that share rollup field, rollup query and owner mode form a :class:`Group`; the owner and the bounds of each
 goal are placeholders in the group's tree. The same tree is compiled for the whole group, and shown with one goal's
 values filled in to whoever asks why a record counts.
@@ -173,6 +178,7 @@ def _bind_link(link: Link, values: Mapping[str, str]) -> Link:
 
 
 def _recipes(book: GoalBook, goal: Goal) -> list[tuple[Slot, RollupField, RollupQuery | None]]:
+    """Return, per column the goal's metric feeds, its rollup field and the goal's rollup query for it."""
     metric = book.metric_of(goal)
     if metric is None:
         raise _Refused("goal-metric-missing", f"'{goal.title}' has no goal metric that can be read")
@@ -286,7 +292,11 @@ def _subject(metric: Metric, field: RollupField, query: RollupQuery | None) -> s
 
 
 def _fetch(field: RollupField, query: RollupQuery | None, dates: DateBehavior, *, owned: bool, table: Table) -> Fetch:
-    """Join the rollup field's tests, the owner test and the rollup query into one tree."""
+    """Join the four tests into one tree: state (and status), owner, date, and the rollup query.
+
+    Where the rollup field takes state or date from the parent record (a deal, for its product lines), those tests stand
+    on a link to the parent.
+    """
     own: list[Condition] = []
     parent: list[Condition] = []
     state_home = parent if field.state_of_parent else own
@@ -385,6 +395,11 @@ def _lookup_to(table: Table, parent: str) -> Column:
 
 
 def _value_column(metric: Metric, field: RollupField, slot: Slot, table: Table) -> Column | None:
+    """Return the column that is summed; None when records are counted.
+
+    Raises:
+        SchemaError: there is none, it has another type than the goal's column, or money without a base amount.
+    """
     if not metric.is_amount:
         return None
     if field.source_attribute is None:

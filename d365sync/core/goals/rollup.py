@@ -1,5 +1,8 @@
 """Totals: each goal's own part plus its children's totals, from the leaves upward.
 
+``roll_up`` takes what the records gave each goal and goes from the leaves to the roots; ``_add_up`` does one goal. What
+cannot be added is never guessed: the goal, and every goal above it, gets a problem and no number.
+
 Source: Roll up goal totals; Create goal hierarchy, goals, and targets.
 
 Pure.
@@ -186,6 +189,7 @@ def percentage_of(
 
 
 def _add_up(work: _Work, goal: Goal, children: Sequence[Goal]) -> None:
+    """Add one open goal up: per column its own part and what each child adds; or a problem, and the goal is blocked."""
     if not goal.is_open:
         return
     metric = work.book.metric_of(goal)
@@ -259,12 +263,14 @@ def _adds_nothing(work: _Work, child: Goal) -> bool:
 
 
 def _adds_stored(work: _Work, child: Goal) -> bool:
+    """Say whether a child adds what Dataverse holds: it is closed, or a person keeps its numbers by hand."""
     if not child.is_open:
         return True
     return child.id in work.theirs and work.rules.overridden_child is OverriddenChild.STORED
 
 
 def _contribution(work: _Work, slots: Sequence[Slot], child: Goal) -> Contribution:
+    """Return what a child adds: nothing, what Dataverse holds for it, or the total computed here."""
     if _adds_nothing(work, child):
         return Contribution("excluded", {slot.column: _zero(slot) for slot in slots})
     if _adds_stored(work, child):
@@ -289,6 +295,7 @@ def _takes_part(work: _Work, goal: Goal, slot: Slot, children: Sequence[Goal]) -
 
 
 def _own_amount(work: _Work, goal: Goal, slot: Slot) -> Number:
+    """Return what the goal's own records give: nothing when it is rolled up only from its children."""
     if goal.only_from_children:
         return _zero(slot)
     part = work.own.get((goal.id, slot.column))
