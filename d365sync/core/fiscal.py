@@ -62,7 +62,13 @@ def add_months(day: dt.date, months: int) -> dt.date:
     year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
     if not dt.MINYEAR <= year <= dt.MAXYEAR:
         raise ValueError(f"{months} months from {day} is no date")
-    return dt.date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
+    return _clamped(year, month + 1, day.day)
+
+
+def _clamped(year: int, month: int, day: int) -> dt.date:
+    if day > 28:
+        day = min(day, calendar.monthrange(year, month)[1])
+    return dt.date(year, month, day)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +174,7 @@ class FiscalCalendar:
         year = fiscal_year - self._name_shift()
         if not dt.MINYEAR <= year <= dt.MAXYEAR:
             raise ValueError(f"there is no fiscal year {fiscal_year}")
-        last = calendar.monthrange(year, self.start_month)[1]
-        return dt.date(year, self.start_month, min(self.start_day, last))
+        return _clamped(year, self.start_month, self.start_day)
 
     def _cut(self, fiscal_year: int, number: int, template: FiscalTemplate) -> tuple[dt.date, dt.date]:
         first = self._year_start(fiscal_year)

@@ -75,7 +75,7 @@ def format_instant(value: dt.datetime) -> str:
     """
     if value.tzinfo is None:
         raise ValueError("an instant needs a zone")
-    return value.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{value.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def parse_on(text: str) -> dt.date:
