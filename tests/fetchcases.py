@@ -72,7 +72,13 @@ class Fault:
 def case_files(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Return the files of the project, then those that the environment names."""
     further = [Path(name) for name in environ.get(VARIABLE, "").split(":") if name]
-    return [FOLDER / "cases.json", FOLDER / "own-cases.json", FOLDER / "review-cases.json", *further]
+    return [
+        FOLDER / "cases.json",
+        FOLDER / "own-cases.json",
+        FOLDER / "review-cases.json",
+        FOLDER / "worked-cases.json",
+        *further,
+    ]
 
 
 def read_cases(files: Iterable[Path]) -> tuple[list[Case], list[Fault]]:
