@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
-PYTEST_ARGS ?= -q -n auto
+# one more than cores: the tests that run the command wait for processes of their own
+WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
+PYTEST_ARGS ?= -q -n $(WORKERS) --dist worksteal
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help

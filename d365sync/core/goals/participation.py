@@ -2,8 +2,9 @@
 
 A record counts if four tests hold, for example for the won revenue of Ida Keller in the fourth quarter: its state is
 the rollup field's (won), its owner is the goal owner (unless the goal counts all records), its date is one of the
-goal's days, and the goal's rollup query, if it has one, holds. ``_fetch`` writes the four down as one tree; ``_recipes``
-says which rollup field and query feed which column of a goal, and ``_value_column`` which column is summed.
+goal's days, and the goal's rollup query, if it has one, holds. ``_fetch`` writes the four down as one tree;
+``_recipes`` says which rollup field and query feed which column of a goal, and ``_value_column`` which column is
+summed.
 
 Goals that share rollup field, rollup query and owner mode form a :class:`Group`; the owner and the bounds of each
 goal are placeholders in the group's tree. The same tree is compiled for the whole group, and shown with one goal's
