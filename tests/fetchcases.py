@@ -1,7 +1,8 @@
 """Worked FetchXML cases: reading case files, and what a case is as schema, rows and context.
 
 A case file is a JSON list in the format of ``fixtures/fetchxml/cases.json``. Further files are named by
-D365SYNC_FETCHXML_CASES (paths joined by ':').
+D365SYNC_FETCHXML_CASES (paths joined by ':'). A refused case may say the platform's error code, as ``expected_code``
+or in its note.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ TEMPLATES = {
     "monthly": FiscalTemplate.MONTHLY,
     "fourweekly": FiscalTemplate.FOUR_WEEK,
 }
+_NOTED = re.compile(r"Platform error (0x[0-9A-Fa-f]{8})")
 _BEHAVIORS = {behavior.value.lower(): behavior for behavior in DateBehavior}
 _TARGETS = {ColumnType.CUSTOMER: ("account", "contact"), ColumnType.OWNER: ("systemuser", "team")}
 
@@ -117,6 +120,12 @@ def parametrized(keep: Callable[[Case], bool] = lambda _case: True) -> pytest.Ma
 def refused(case: Case) -> bool:
     """Say whether the case expects a refusal."""
     return bool(case.get("expected_error"))
+
+
+def code_of(case: Case) -> str:
+    """Return the error code that a refused case expects, empty where no document gives one for its fault."""
+    noted = _NOTED.search(case.get("note") or "")
+    return str(case.get("expected_code") or (noted[1] if noted else "")).lower()
 
 
 def column_of(name: str, spelled: str, key: str) -> Column:

@@ -31,6 +31,7 @@ from tests.fetchcases import (
     Case,
     asserted,
     case_files,
+    code_of,
     context_of,
     load,
     parametrized,
@@ -132,6 +133,19 @@ def test_the_rows_that_take_part_on_postgresql(case: Case, postgresql: sqlalchem
 def test_the_queries_that_are_refused(case: Case) -> None:
     answer = _outcome(_result, case)
     asserted(case, isinstance(answer, FetchXmlError) and answer.path.startswith("/"), f"answered with {answer}")
+
+
+@parametrized(lambda case: bool(code_of(case)))
+def test_a_refusal_has_the_code_of_the_platform(case: Case) -> None:
+    answer = _outcome(_result, case)
+    assert isinstance(answer, FetchXmlError)
+    assert answer.code.lower() == code_of(case)
+
+
+def test_only_refused_cases_have_a_code_and_most_of_them_do() -> None:
+    coded = [case for case in CASES if code_of(case)]
+    assert all(map(refused, coded))
+    assert len(coded) > 35
 
 
 @parametrized(refused)

@@ -12,9 +12,12 @@ import pytest
 import requests
 
 from d365sync.emulator import Emulator
-from tests.fetchcases import Case, asserted, parametrized, refused, same_ids, same_rows
+from tests.fetchcases import Case, asserted, code_of, parametrized, refused, same_ids, same_rows
 from tests.fetchorgs import emulator_of, entity_set_of
 from tests.unit.emulating import ORIGIN, ROOT
+
+_SAFE = "/='"
+"""Left as they are, so that a query of 500 conditions fits an address."""
 
 
 def signed_in(emulator: Emulator) -> requests.Session:
@@ -32,7 +35,7 @@ def signed_in(emulator: Emulator) -> requests.Session:
 
 def _asked(case: Case, folder: Path) -> requests.Response:
     emulator = emulator_of(case, folder)
-    address = f"{ROOT}{entity_set_of(emulator, case)}?fetchXml={quote(case['fetchxml'])}"
+    address = f"{ROOT}{entity_set_of(emulator, case)}?fetchXml={quote(case['fetchxml'], safe=_SAFE)}"
     return signed_in(emulator).get(address)
 
 
@@ -72,7 +75,8 @@ def test_the_emulator_returns_the_number_of_rows(case: Case, tmp_path: Path) -> 
 def test_the_emulator_refuses(case: Case, tmp_path: Path) -> None:
     response = _asked(case, tmp_path)
     asserted(case, response.status_code == 400, response.text)
-    assert response.json()["error"]["code"]
+    code = response.json()["error"]["code"]
+    assert code.lower() == code_of(case) if code_of(case) else code
 
 
 @pytest.mark.parametrize("query", ["", "<fetch", "<fetch><entity name='contact'/></fetch>"])
