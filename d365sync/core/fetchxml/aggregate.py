@@ -151,7 +151,10 @@ def _local_day(value: dt.date, attribute: Attribute, column: Column, context: Co
 
 
 def _date_part(grouping: str, day: dt.date, context: Context) -> Value:
-    """Weeks begin on the week's first day and 1 January lies in week 1. Source: the document's sample output."""
+    """Weeks begin on the week's first day and 1 January lies in week 1. Source: the document's sample output.
+
+    Assumed: fiscal labels say the year's name, also where years are named by their end.
+    """
     if grouping == "quarter":
         return (day.month + 2) // 3
     if grouping == "week":

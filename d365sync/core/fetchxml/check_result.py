@@ -16,7 +16,8 @@ from d365sync.core.schema import CHOICE_TYPES, Column, ColumnType, Schema, Table
 
 AGGREGATES = ("count", "countcolumn", "sum", "avg", "min", "max")
 MAX_PAGE = 5000
-"""Most rows of one answer. Source: Page results using FetchXML."""
+"""Most rows of one answer. Source: Page results using FetchXML. Assumed: a top above it, or beside page or
+count, is refused and not cut."""
 
 DATE_GROUPINGS = ("day", "week", "month", "quarter", "year", "fiscal-period", "fiscal-year")
 

@@ -21,7 +21,10 @@ from d365sync.core.schema import Column, Schema, Table
 from d365sync.core.values import Row, Value
 
 MAX_DEPTH = 100
-"""Levels a hierarchy operator follows. Source: Query hierarchical data (default recursion limit of 100)."""
+"""Levels a hierarchy operator follows. Source: Query hierarchical data (default recursion limit of 100).
+
+Assumed: deeper rows are passed over without a word, so not-under returns them.
+"""
 
 _LABELLED = ("inner", "natural", "outer", "matchfirstrowusingcrossapply")
 

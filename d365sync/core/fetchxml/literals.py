@@ -29,6 +29,8 @@ _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 def typed(text: str, column: Column, schema: Schema, context: Context) -> Value:
     """Return the value a text means for a column; for a multi-select column one option's value.
 
+    Assumed: empty text is a value that no column holds, so it neither matches nor leaves out a row.
+
     Raises:
         ValueError: the text is not a value of the column's type.
     """

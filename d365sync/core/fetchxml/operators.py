@@ -1,7 +1,9 @@
 """The operators: how many values each takes and which column types it may test.
 
 Source: FetchXML condition operators reference (operators by column type).
-Assumed: orderings and ranges are allowed on choices and text as well, as the common query designer offers them.
+Assumed: orderings and ranges are allowed on choices and text as well, as the common query designer offers them;
+other operators that the reference does not list for a type are refused, as is an x that is no whole number of at
+least 1.
 
 Pure.
 """

@@ -1,7 +1,8 @@
 """Turns untrusted XML text into a small tree of elements, in bounded time and memory.
 
-Rollup queries are written by people outside this program. Document types and entities are refused outright,
-and depth and counts are checked while the document streams in, so a bomb is refused before it is built.
+Rollup queries are written by people outside this program. Document types and entities are refused outright
+(Assumed: the platform accepts none either), and depth and counts are checked while the document streams in, so a bomb
+is refused before it is built.
 
 Pure.
 """
