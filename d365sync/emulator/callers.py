@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fiscal import PERIOD_TYPE_CODES, FiscalCalendar, FiscalTemplate
 from d365sync.core.values import Row
-from d365sync.emulator.fiscalperiods import fiscal_start
+from d365sync.emulator.fiscalperiods import are_named_by_end, fiscal_start
 from d365sync.emulator.refuse import invalid
+from d365sync.emulator.settings import EmulatorSettings
 from d365sync.emulator.store import Store
 from d365sync.emulator.timezones import zone_of
 
@@ -43,7 +45,7 @@ def caller_context(store: Store, user_id: str | None, now: dt.datetime) -> Conte
             now=now,
             time_zone=zone,
             week_start=week_start if isinstance(week_start, int) else 0,
-            fiscal=fiscal_calendar(organization, zone, settings.fiscal_year_end_code),
+            fiscal=fiscal_calendar(organization, zone, settings),
             user_id=user_id,
             business_unit_id=None if unit is None else str(unit),
             user_team_ids=tuple(team for team, users in members.items() if user_id in users),
@@ -56,10 +58,8 @@ def caller_context(store: Store, user_id: str | None, now: dt.datetime) -> Conte
         raise invalid(str(error)) from error
 
 
-def fiscal_calendar(organization: Row, zone: ZoneInfo, end_code: int) -> FiscalCalendar:
+def fiscal_calendar(organization: Row, zone: ZoneInfo, settings: EmulatorSettings) -> FiscalCalendar:
     """Return the organization's fiscal calendar; without settings, quarters from 1 January.
-
-    Assumed: ``end_code`` of ``fiscalyeardisplaycode`` names years by their last day.
 
     Raises:
         ValueError: there is no such fiscal period type.
@@ -71,8 +71,8 @@ def fiscal_calendar(organization: Row, zone: ZoneInfo, end_code: int) -> FiscalC
     if template is None:
         raise ValueError(f"there is no fiscal period type {code}")
     day = fiscal_start(organization, zone)
-    named_by_end = organization.get("fiscalyeardisplaycode") == end_code
-    return FiscalCalendar(day.month, day.day, template, named_by="end" if named_by_end else "start")
+    named_by: Literal["start", "end"] = "end" if are_named_by_end(organization, settings) else "start"
+    return FiscalCalendar(day.month, day.day, template, named_by=named_by)
 
 
 def _members(store: Store) -> dict[str, tuple[str, ...]]:

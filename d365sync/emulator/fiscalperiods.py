@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from d365sync.core.values import Row
 from d365sync.emulator.refuse import invalid
+from d365sync.emulator.settings import EmulatorSettings
 from d365sync.emulator.store import Store
 
 _DAY = dt.timedelta(days=1)
@@ -92,8 +93,14 @@ def fiscal_bounds(store: Store, year: int, period: int) -> tuple[dt.datetime, dt
 
 def fiscal_years(store: Store) -> FiscalYears:
     """Return the organization's fiscal years; from 1 January without a start."""
-    day = fiscal_start(store.only("organization"), store.settings.rollup_time_zone)
-    return FiscalYears(day.month, day.day)
+    organization = store.only("organization")
+    day = fiscal_start(organization, store.settings.rollup_time_zone)
+    return FiscalYears(day.month, day.day, named_by_end=are_named_by_end(organization, store.settings))
+
+
+def are_named_by_end(organization: Row, settings: EmulatorSettings) -> bool:
+    """Say whether fiscal years take the name of their last day. Assumed: which code says so."""
+    return organization.get("fiscalyeardisplaycode") == settings.fiscal_year_end_code
 
 
 def fiscal_start(organization: Row, zone: dt.tzinfo) -> dt.date:

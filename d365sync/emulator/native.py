@@ -30,11 +30,11 @@ from zoneinfo import ZoneInfo
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fetchxml.evaluate import evaluate
 from d365sync.core.fetchxml.parse import parse_fetch
-from d365sync.core.fiscal import PERIOD_TYPE_CODES, FiscalCalendar
 from d365sync.core.schema import Column, ColumnType, DateBehavior, Schema, Table
 from d365sync.core.values import MONEY_SCALE, Row, Value
 from d365sync.emulator.askers import as_user, asker, asks_for_user
-from d365sync.emulator.fiscalperiods import fiscal_start, fiscal_years
+from d365sync.emulator.callers import fiscal_calendar
+from d365sync.emulator.fiscalperiods import fiscal_years
 from d365sync.emulator.goalrules import QUERIES
 from d365sync.emulator.goaltree import tree
 from d365sync.emulator.percentages import KINDS, ROLLUP_COLUMNS, as_decimal, kind_of, percentage_of
@@ -386,25 +386,16 @@ class _Rollup:
     @cached_property
     def _context(self) -> Context:
         """What relative dates in queries mean. Assumed: days are those of the rollup's zone."""
-        start = self._store.only("organization").get("weekstartdaycode")
+        organization = self._store.only("organization")
+        start = organization.get("weekstartdaycode")
         try:
+            calendar = fiscal_calendar(organization, self._zone, self._settings)
             week_start = start if isinstance(start, int) else 0
             return Context(
-                self._now, self._zone, week_start=week_start, fiscal=self._calendar, **self._settings.fetch_readings
+                self._now, self._zone, week_start=week_start, fiscal=calendar, **self._settings.fetch_readings
             )
         except ValueError as error:
             raise _UnusableError(str(error)) from error
-
-    @cached_property
-    def _calendar(self) -> FiscalCalendar:
-        """The organization's calendar; without settings, quarters from 1 January."""
-        organization = self._store.only("organization")
-        code = organization.get("fiscalperiodtype", 2002)
-        template = PERIOD_TYPE_CODES.get(code) if isinstance(code, int) else None
-        if template is None:
-            raise _UnusableError(f"there is no fiscal period type {code}")
-        day = fiscal_start(organization, self._zone)
-        return FiscalCalendar(day.month, day.day, template)
 
     def _period(self, goal: Row) -> _Period | None:
         """Return the goal's period; None when it has none the calendar knows.

@@ -313,6 +313,22 @@ def test_the_fiscal_start_is_a_midnight_of_the_zone_or_a_date_in_utc(begins: dt.
     assert actual(org) == 10
 
 
+@pytest.mark.parametrize(("code", "expected"), [(1, 10), (2, 1), (None, 10)])
+def test_fiscal_years_are_named_as_the_organization_says(code: int | None, expected: int) -> None:
+    org = Org()
+    start = dt.datetime(2020, 4, 1, tzinfo=dt.UTC)
+    org.put("organization", "org", fiscalcalendarstart=start, fiscalyeardisplaycode=code)
+    org.deal("2025 to 2026", "1", actualclosedate=dt.date(2026, 3, 31))
+    org.deal("2026 to 2027", "10", actualclosedate=dt.date(2026, 4, 1))
+    org.query("year", '<condition attribute="actualclosedate" operator="in-fiscal-year" value="2026"/>')
+    always = {"goalstartdate": dt.datetime(2020, 1, 1, tzinfo=dt.UTC), "goalenddate": LAST}
+    org.goal("by query", rollupqueryactualmoneyid="year", **always)
+    assert actual(org, "by query") == expected
+    fiscal = {"isfiscalperiodgoal": True, "fiscalyear": 2026, "fiscalperiod": 301}
+    org.goal("by period", **fiscal, goalstartdate=None, goalenddate=None)
+    assert actual(org, "by period") == expected
+
+
 @pytest.mark.parametrize(("monday_first", "expected"), [(False, 1), (True, 0)])
 def test_weeks_of_a_query_begin_on_the_organizations_day(monday_first: bool, expected: int) -> None:
     org = Org()
