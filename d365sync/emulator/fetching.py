@@ -107,7 +107,7 @@ def _paging(call: Call, facts: TableFacts, fetch: Fetch, result: Result) -> dict
         return {}
     document: dict[str, Any] = {}
     if call.preferences.wants(COOKIE) and _has_cookie(fetch, facts, result):
-        names = [order.attribute or "" for order in fetch.orders if order.attribute != facts.key]
+        names = list(dict.fromkeys(order.attribute or "" for order in fetch.orders if order.attribute != facts.key))
         first, last = (
             [*(wire_text(facts, rows.row, name) for name in names), braced_key(facts, rows.row)]
             for rows in (result.combinations[0], result.combinations[-1])

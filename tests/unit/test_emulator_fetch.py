@@ -123,11 +123,13 @@ def test_the_cookie_names_the_order_and_the_key_of_the_last_row(org: Org) -> Non
     ]
 
 
-def test_the_cookie_names_the_key_once_when_the_order_is_by_key(org: Org) -> None:
-    answer = fetched(org, '<attribute name="name"/><order attribute="opportunityid"/>', 'count="2"', ALL)
+@pytest.mark.parametrize("named", [["opportunityid"], ["name", "name", "opportunityid"]])
+def test_the_cookie_names_every_column_once_and_the_key_last(org: Org, named: list[str]) -> None:
+    orders = "".join(f'<order attribute="{name}"/>' for name in named)
+    answer = fetched(org, f'<attribute name="name"/>{orders}', 'count="2"', ALL)
     inner = fromstring(unquote(unquote(fromstring(answer[COOKIE]).get("pagingcookie", ""))))
-    assert [one.tag for one in inner] == ["opportunityid"]
-    assert inner[0].get("last", "").startswith("{")
+    assert [one.tag for one in inner] == list(dict.fromkeys(named))
+    assert inner[-1].get("last", "").startswith("{")
 
 
 def test_a_page_size_of_the_request_lowers_the_count(org: Org) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from urllib.parse import unquote
 
@@ -92,6 +93,10 @@ def test_an_address_that_is_too_long_is_refused(org: Org) -> None:
         ("actualvalue,name", ["50% off", "alpha two", "beta", "Alpha", "Gamma"]),
         ("actualclosedate desc", ["Gamma", "Alpha", "beta", "alpha two", "50% off"]),
         ("estimatedvalue desc,actualvalue", ["beta", "alpha two", "50% off", "Alpha", "Gamma"]),
+        ("opportunityid", ["Alpha", "beta", "Gamma", "alpha two", "50% off"]),
+        ("opportunityid desc", ["50% off", "alpha two", "Gamma", "beta", "Alpha"]),
+        ("statecode desc,opportunityid desc,name", ["Gamma", "Alpha", "50% off", "alpha two", "beta"]),
+        ("statecode,statecode desc,name", ["50% off", "alpha two", "beta", "Alpha", "Gamma"]),
     ],
 )
 @pytest.mark.parametrize("page_size", [1, 2, 5])
@@ -118,6 +123,24 @@ def test_a_next_link_has_the_documented_cookie(org: Org) -> None:
         f'<cookie pagenumber="2" pagingcookie="<cookie page="1"><opportunityid last="{{{last}}}" '
         f'first="{{{first}}}" /></cookie>" istracking="False" />'
     )
+
+
+@pytest.mark.parametrize(
+    ("order", "named"),
+    [
+        ("opportunityid", ["opportunityid"]),
+        ("name desc,opportunityid desc,statecode", ["name", "opportunityid"]),
+        ("name,statecode,name desc", ["name", "statecode", "opportunityid"]),
+    ],
+)
+def test_a_cookie_names_every_column_once_and_the_key_last(org: Org, order: str, named: list[str]) -> None:
+    link = org.get(f"opportunities?$select=name&$orderby={order}", "odata.maxpagesize=2")["@odata.nextLink"]
+    assert re.findall(r"<(\w+) last=", unquote(unquote(link.partition("&$skiptoken=")[2]))) == named
+
+
+def test_a_cookie_of_another_order_is_refused(org: Org) -> None:
+    link = org.get("opportunities?$select=name&$orderby=name", "odata.maxpagesize=2")["@odata.nextLink"]
+    assert code(org.call("GET", link.replace("$orderby=name", "$orderby=statecode")))[0] == 400
 
 
 def test_top_limits_and_gives_no_next_link_but_is_ignored_beside_a_page_size(org: Org) -> None:

@@ -10,7 +10,7 @@ Pure.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -103,10 +103,26 @@ def _ordered_after(store: Store, facts: TableFacts, options: Options, cookie: Co
         rows.sort(key=lambda row, name=order.column: sort_key(row.get(name)), reverse=order.descending)  # type: ignore[misc]
     if cookie is None:
         return iter(rows)
-    if len(cookie.last) != len(options.order) + 1:
+    deciding, key_descends = _deciding(options.order, facts.key)
+    if [name for name, _ in cookie.last] != [*(term.column for term in deciding), facts.key]:
         raise bad_uri("The skip token in the request URI does not belong to this query.")
     edge = [_read_text(facts, name, text) for name, text in cookie.last[:-1]]
-    return (row for row in rows if _is_after(row, facts, options.order, edge, _key_of(cookie)))
+    last = Order(facts.key, key_descends)
+    terms = list(zip((*deciding, last), (*edge, _key_of(cookie)), strict=True))
+    return (row for row in rows if _is_after(row, terms))
+
+
+def _deciding(order: Sequence[Order], key: str) -> tuple[list[Order], bool]:
+    """Return the terms that decide before the key does, each column once, and whether keys descend.
+
+    No two rows share a key, so that what stands after it decides nothing.
+    """
+    deciding: dict[str, Order] = {}
+    for term in order:
+        if term.column == key:
+            return list(deciding.values()), term.descending
+        deciding.setdefault(term.column, term)
+    return list(deciding.values()), False
 
 
 def sort_key(value: Value) -> tuple[Any, ...]:
@@ -118,12 +134,12 @@ def sort_key(value: Value) -> tuple[Any, ...]:
     return (1, sorted(value)) if isinstance(value, frozenset) else (1, value)
 
 
-def _is_after(row: Row, facts: TableFacts, order: Sequence[Order], edge: Sequence[Value], key: str) -> bool:
-    for term, value in zip(order, edge, strict=True):
+def _is_after(row: Row, edge: Iterable[tuple[Order, Value]]) -> bool:
+    for term, value in edge:
         mine, last = sort_key(row.get(term.column)), sort_key(value)
         if mine != last:
             return (mine > last) is not term.descending
-    return str(row[facts.key]) > key
+    return False
 
 
 def _key_of(cookie: Cookie) -> str:
@@ -134,7 +150,7 @@ def _key_of(cookie: Cookie) -> str:
 
 
 def _next_token(facts: TableFacts, options: Options, rows: Sequence[Row], cookie: Cookie | None) -> str:
-    names = [term.column for term in options.order]
+    names = [term.column for term in _deciding(options.order, facts.key)[0]]
     first, last = (
         [*(wire_text(facts, row, name) for name in names), braced_key(facts, row)] for row in (rows[0], rows[-1])
     )
