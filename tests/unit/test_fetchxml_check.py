@@ -171,6 +171,54 @@ def test_what_has_no_meaning_is_refused(text: str, code: str) -> None:
     assert refused.value.code == code
 
 
+_CONTACT = '<link-entity name="contact" from="contactid" to="customerid"{}/>'
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "says"),
+    [
+        (
+            _with(_CONTACT.format(' alias="a"') * 3),
+            "/fetch/entity/link-entity[2]",
+            "the alias 'a' is used twice",
+        ),
+        (
+            _link('<link-entity name="contact" from="name" to="name" alias="a"/>'),
+            "/fetch/entity/link-entity[1]/link-entity[1]",
+            "the alias 'a' is used twice",
+        ),
+        (
+            _with(_CONTACT.format("") + _CONTACT.format(' alias="contact"')),
+            "/fetch/entity/link-entity[2]",
+            "the alias 'contact' is used twice",
+        ),
+        (
+            _with('<attribute name="seen" groupby="1" alias="x"/>', 'aggregate="1"'),
+            "/fetch/entity/attribute[1]",
+            "'seen' is a date and needs a dategrouping to be grouped by",
+        ),
+        (
+            _with('<attribute name="seen" groupby="1" dategrouping="hour" alias="x"/>', 'aggregate="1"'),
+            "/fetch/entity/attribute[1]",
+            "'hour' is no date grouping",
+        ),
+        (_with("", 'page="12345678901"'), "/fetch", "page is '12345678901', more than 999999999"),
+        (_with("", f'page="{"9" * 5000}"'), "/fetch", "page is '999999999999999999999999999999…', more than 999999999"),
+        (_with("", 'page="0"'), "/fetch", "page is '0', not a whole number of at least 1"),
+        (_with("", 'top="5001"'), "/fetch", "top is 5001, more than 5000"),
+        (
+            _where('attribute="due" operator="on" value="2024-02-30"'),
+            "/fetch/entity/filter[1]/condition[1]",
+            "'2024-02-30' is no date: day is out of range for month",
+        ),
+    ],
+)
+def test_a_refusal_says_in_one_sentence_what_is_wrong_where(text: str, path: str, says: str) -> None:
+    with pytest.raises(FetchXmlError) as refused:
+        check_fetch(parse_fetch(text), SCHEMA)
+    assert (refused.value.path, str(refused.value)) == (path, f"{says} (at {path})")
+
+
 @pytest.mark.parametrize("kind", ["inner", "exists", "matchfirstrowusingcrossapply"])
 def test_a_link_that_drops_rows_inside_an_outer_one_is_refused_unless_a_setting_reads_it(kind: str) -> None:
     fetch = parse_fetch(_link(_NESTED.format(kind), "outer"))

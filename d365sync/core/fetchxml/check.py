@@ -111,18 +111,26 @@ def _exposed(fetch: Fetch, schema: Schema) -> dict[str, Table]:
 
     Source: Join tables using FetchXML (exists and in return no columns of the linked table).
     """
+    _refuse_same_aliases(fetch)
     exposed: dict[str, Table] = {}
     pending = list(fetch.links)
     labels = [link.label for link in joined_of(fetch.links)]
     while pending:
         link = pending.pop(0)
-        if link.alias is not None and labels.count(link.label) > 1:
-            raise refusal(f"the alias '{link.alias}' is used twice", link, code="0x80041130")
         if link.link_type not in ("exists", "in") and labels.count(link.label) == 1:
             exposed[link.label] = _table(link.name, link, schema)
         if link.link_type in _MULTIPLYING:
             pending.extend(link.links)
     return exposed
+
+
+def _refuse_same_aliases(fetch: Fetch) -> None:
+    """Refuse a link whose label an earlier one has, unless both are but called after their table."""
+    firsts: dict[str, Link] = {}
+    for link in joined_of(fetch.links):
+        first = firsts.setdefault(link.label, link)
+        if first is not link and (first.alias is not None or link.alias is not None):
+            raise refusal(f"the alias '{link.label}' is used twice", link, code="0x80041130")
 
 
 def _table(name: str, node: Located, schema: Schema) -> Table:

@@ -109,6 +109,10 @@ def _check_aggregate(attribute: Attribute, column: Column) -> None:
 
 def _check_grouping(attribute: Attribute, column: Column) -> None:
     is_date = column.type is ColumnType.DATETIME
+    if is_date and attribute.dategrouping is None:
+        raise refusal(
+            f"'{attribute.name}' is a date and needs a dategrouping to be grouped by", attribute, code="0x80041135"
+        )
     if is_date and attribute.dategrouping not in DATE_GROUPINGS:
         raise refusal(f"'{attribute.dategrouping}' is no date grouping", attribute, code="0x80041135")
     if not is_date and attribute.dategrouping is not None:

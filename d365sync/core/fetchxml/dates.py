@@ -114,10 +114,13 @@ def _read(text: str) -> tuple[dt.datetime, dt.tzinfo | None]:
     match = _LITERAL.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text[:60]!r} is not a date (YYYY-MM-DD, with or without a time)")
-    wall = dt.datetime.fromisoformat(f"{match['day']}T{match['time'] or '00:00'}").replace(tzinfo=dt.UTC)
+    try:
+        wall = dt.datetime.fromisoformat(f"{match['day']}T{match['time'] or '00:00'}").replace(tzinfo=dt.UTC)
+        zone = dt.datetime.fromisoformat(f"2000-01-01T00:00{match['zone']}").tzinfo if match["zone"] else None
+    except ValueError as error:
+        raise ValueError(f"{text[:60]!r} is no date: {error}") from None
     if wall.date() < _EARLIEST:
         raise ValueError(f"{text!r} lies before the platform's first date, {_EARLIEST}")
-    zone = dt.datetime.fromisoformat(f"2000-01-01T00:00{match['zone']}").tzinfo if match["zone"] else None
     return wall, zone
 
 

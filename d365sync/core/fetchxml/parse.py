@@ -45,6 +45,7 @@ _CHILDREN = {
     "filter": "filter condition link-entity",
     "condition": "value",
 }
+_MOST = 999_999_999
 _ALLOWED = {tag: frozenset(names.split()) for tag, names in _KNOWN.items()}
 _INSIDE = {tag: frozenset(_CHILDREN.get(tag, "").split()) for tag in _KNOWN}
 
@@ -232,6 +233,9 @@ def _number(element: Element, name: str) -> int | None:
     text = element.attributes.get(name)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0):
-        raise element.refuse(f"{name} is '{text}', not a whole number of at least 1")
-    return int(text)
+    digits = text.lstrip("0")
+    if not (text.isascii() and text.isdigit() and digits):
+        raise element.refuse(f"{name} is '{shorten(text, 31)}', not a whole number of at least 1")
+    if len(digits) > len(str(_MOST)):
+        raise element.refuse(f"{name} is '{shorten(text, 31)}', more than {_MOST}")
+    return int(digits)
