@@ -23,6 +23,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from d365sync.config_rules import FetchxmlSection, FiscalSection, OptionalZoneName, ZoneName
+from d365sync.core.counts import counted
 from d365sync.core.goals.rollup import ClosedChild, EmptyCategory, NoTarget, OverriddenChild, RollupRules, Rounding
 from d365sync.core.goals.rules import Bounds, CallerIs, Hierarchy, ReadingRules
 from d365sync.errors import ConfigError
@@ -260,7 +261,7 @@ def parse(
         problems += [_describe(dict(one)) for one in error.errors(include_url=False, include_input=False)]
     if problems:
         where = str(path) if path else "the configuration"
-        raise ConfigError(f"{where} has {_count(problems)}: {'; '.join(problems)}", problems=problems)
+        raise ConfigError(f"{where} has {counted(len(problems), 'fault')}: {'; '.join(problems)}", problems=problems)
     return config
 
 
@@ -342,7 +343,3 @@ def _unknown(name: str, known: list[str]) -> str:
 def _plain(message: str) -> str:
     text = message.removeprefix("Value error, ")
     return text[0].lower() + text[1:] if text else text
-
-
-def _count(problems: list[str]) -> str:
-    return "1 fault" if len(problems) == 1 else f"{len(problems)} faults"

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from d365sync.cli.output import console, number
+from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.doubles import Double
 from d365sync.core.goals.goal import Goal
 from d365sync.sync.cycle import Snapshot
@@ -38,12 +39,15 @@ def doubles_document(snapshot: Snapshot, goal: Goal, found: Sequence[Double]) ->
 def print_doubles(snapshot: Snapshot, goal: Goal, found: Sequence[Double]) -> None:
     """Print what a goal's total holds twice, pair by pair, with the records concerned."""
     out = console()
-    out.print(Text.assemble((goal.title, "bold"), f": {len(found) or 'no'} pairs of goals share records in its total"))
+    pairs = counted(len(found), "pair") if found else "no pairs"
+    share = by_count(len(found), "shares", "share")
+    out.print(Text.assemble((goal.title, "bold"), f": {pairs} of goals {share} records in its total"))
     for one in found:
         first, second = (snapshot.book.goals[side].title for side in (one.first, one.second))
-        worth = f"{one.shared.records} records worth {number(one.shared.amount)}"
+        worth = f"{counted(one.shared.records, 'record')} worth {number(one.shared.amount)}"
+        count = by_count(one.shared.records, "counts", "count")
         out.print()
-        out.print(Text.assemble((one.column, "bold"), f": {worth} count in '{first}' and in '{second}'"))
+        out.print(Text.assemble((one.column, "bold"), f": {worth} {count} in '{first}' and in '{second}'"))
         table = Table(header_style="bold")
         table.add_column("Record")
         table.add_column("Id", no_wrap=True)

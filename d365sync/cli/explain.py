@@ -17,6 +17,7 @@ from d365sync.cli.context import Settings
 from d365sync.cli.doubles import doubles_document, print_doubles
 from d365sync.cli.explain_documents import document, print_csv, verdict_document
 from d365sync.cli.output import console, number, plain_document, print_json
+from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.goal import Number
 from d365sync.core.goals.why import Criterion
 from d365sync.errors import UsageError
@@ -124,14 +125,16 @@ def _print_column(out: Console, column: ColumnExplanation, code: str) -> None:
 
 def _print_sum(out: Console, column: ColumnExplanation) -> None:
     below = exact_sum(child.amount or 0 for child in column.children)
-    parts = f"{column.record_count} records give {number(column.own)}, {len(column.children)} children give "
-    out.print(f"{parts}{number(below)}; Dataverse held {number(column.native)}")
+    records, children = column.record_count, len(column.children)
+    own = f"{counted(records, 'record')} {by_count(records, 'gives', 'give')} {number(column.own)}"
+    theirs = f"{counted(children, 'child', 'children')} {by_count(children, 'gives', 'give')} {number(below)}"
+    out.print(f"{own}, {theirs}; Dataverse held {number(column.native)}")
 
 
 def _print_rest(out: Console, records: Sequence[Record], count: int) -> None:
     shown = len(records)
     if count > shown:
-        out.print(f"  ... and {count - shown} more records (--limit N shows more, --json and --csv all)")
+        out.print(f"  ... and {counted(count - shown, 'more record')} (--limit N shows more, --json and --csv all)")
 
 
 def _record_table(out: Console, listed: Sequence[Record], own: Number, count: int, unit: str) -> Table:
@@ -139,7 +142,7 @@ def _record_table(out: Console, listed: Sequence[Record], own: Number, count: in
     foreign = any(record.currency != record.base_currency for record in listed)
     branches = any(record.branch for record in listed)
     table = Table(header_style="bold", show_footer=True)
-    table.add_column("Record", footer=f"{count} records", overflow="fold")
+    table.add_column("Record", footer=counted(count, "record"), overflow="fold")
     table.add_column("Date", no_wrap=not _has_times(listed))
     if wide:
         table.add_column("Owner", overflow="fold")
@@ -164,7 +167,7 @@ def _record_table(out: Console, listed: Sequence[Record], own: Number, count: in
 def _child_table(out: Console, listed: Sequence[ChildPart], unit: str) -> Table:
     wide = out.width >= WITH_OWNER_WIDTH
     table = Table(header_style="bold", show_footer=True)
-    table.add_column("Child goal", footer=f"{len(listed)} children", overflow="fold")
+    table.add_column("Child goal", footer=counted(len(listed), "child", "children"), overflow="fold")
     if wide:
         table.add_column("Owner", overflow="fold")
     table.add_column("From")

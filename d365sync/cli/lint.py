@@ -12,6 +12,7 @@ from rich.text import Text
 
 from d365sync.cli.context import Settings
 from d365sync.cli.output import console, plain_document, print_json
+from d365sync.core.counts import counted
 from d365sync.core.problems import Problem, Severity
 from d365sync.sync.cycle import Outcome, Snapshot
 from d365sync.sync.lint import lint
@@ -46,9 +47,7 @@ def _print(snapshot: Snapshot, problems: Sequence[Problem]) -> None:
         if problem.hint:
             out.print(f"  {problem.hint}")
     goals = len(snapshot.book.goals)
-    out.print(
-        f"{goals} goal{'' if goals == 1 else 's'}, {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
-    )
+    out.print(f"{counted(goals, 'goal')}, {counted(len(problems), 'problem') if problems else 'no problems'}")
 
 
 def _document(snapshot: Snapshot, problem: Problem) -> object:

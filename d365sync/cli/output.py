@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.goal import Number
 from d365sync.core.goals.writes import GoalWrite, WritePlan
 from d365sync.core.values import format_instant, plain
@@ -97,14 +98,16 @@ def print_plan(plan: WritePlan, out: Console, *, title: str, most: int | None = 
     if plan.writes:
         _print_writes(plan.writes[:most], out, title)
         if most is not None and len(plan.writes) > most:
-            out.print(f"... and {len(plan.writes) - most} more goals (--json lists all)")
+            out.print(f"... and {counted(len(plan.writes) - most, 'more goal')} (--json lists all)")
     else:
         out.print(f"{title}: nothing to write")
     for skip in plan.skips:
         if skip.reason.name != "CLOSED":
             out.print(f"left alone: {skip.message}")
     closed = sum(skip.reason.name == "CLOSED" for skip in plan.skips)
-    out.print(f"{len(plan.writes)} goals differ, {plan.unchanged} are right already, {closed} are closed")
+    differ = f"{counted(len(plan.writes), 'goal')} {by_count(len(plan.writes), 'differs', 'differ')}"
+    right = f"{plan.unchanged:,} {by_count(plan.unchanged, 'is', 'are')} right already"
+    out.print(f"{differ}, {right}, {closed:,} {by_count(closed, 'is', 'are')} closed")
 
 
 def _print_writes(writes: Sequence[GoalWrite], out: Console, title: str) -> None:

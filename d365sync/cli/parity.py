@@ -15,6 +15,7 @@ from rich.text import Text
 
 from d365sync.cli.context import Settings
 from d365sync.cli.output import console, number, plain_document, print_json
+from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.parity import Finding, Kind
 from d365sync.sync.parity import Compared, Parity, compare
 
@@ -110,11 +111,12 @@ def _print_summary(out: Console, found: Parity) -> None:
     for one in found.unasked:
         out.print(f"not asked: {one.name or one.manager_id} {one.reason}", soft_wrap=True)
     counts = [f"{found.count(kind)} {kind}" for kind in Kind if found.count(kind)]
-    out.print(f"{len(found.compared)} numbers compared: {', '.join(counts) or 'none'}", soft_wrap=True)
+    out.print(f"{counted(len(found.compared), 'number')} compared: {', '.join(counts) or 'none'}", soft_wrap=True)
     if found.skipped:
         taken = sum(skip.reason.startswith("taken over") for skip in found.skipped)
         words = f", {taken} of them because d365sync took them over" if taken else ""
-        out.print(f"{len(found.skipped)} goals are not compared{words} (--all says why)", soft_wrap=True)
+        goals = f"{counted(len(found.skipped), 'goal')} {by_count(len(found.skipped), 'is', 'are')}"
+        out.print(f"{goals} not compared{words} (--all says why)", soft_wrap=True)
 
 
 def _document(found: Parity, *, everything: bool) -> dict[str, object]:

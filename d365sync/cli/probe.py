@@ -14,6 +14,7 @@ from rich.text import Text
 
 from d365sync.cli.context import Settings
 from d365sync.cli.output import console, print_json
+from d365sync.core.counts import counted
 from d365sync.core.goals.probe import Reading
 from d365sync.logs import redact
 from d365sync.sync.probe import PLAN, RECORDS_PLAN, Made, Probe
@@ -91,7 +92,7 @@ def _print(found: Sequence[Reading], notes: Sequence[str]) -> None:
     for note in notes:
         out.print(f"note: {redact(note)}", soft_wrap=True)
     counts = [f"{sum(one.holds is holds for one in found)} {word}" for holds, (word, _) in WORDS.items()]
-    out.print(f"{len(found)} assumptions: {', '.join(counts)}")
+    out.print(f"{counted(len(found), 'assumption')}: {', '.join(counts)}")
 
 
 def _left(one: Made) -> dict[str, str]:

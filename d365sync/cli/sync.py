@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from d365sync.cli.context import Settings
-from d365sync.cli.output import console, json_text, number, print_json, print_plan, progress_watcher
+from d365sync.cli.output import console, json_text, print_json, print_plan, progress_watcher
+from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.writes import WritePlan
 from d365sync.core.problems import Severity
 from d365sync.errors import UsageError
@@ -136,13 +137,14 @@ def _print(result: CycleResult, *, mode: str, write: bool) -> None:
     out = console()
     counts = result.counts
     out.print(
-        f"pulled {number(counts['rows'])} rows of {len(result.pulls)} tables "
-        f"({number(counts['changed_rows'])} changed) in {number(counts['requests'])} requests"
+        f"pulled {counted(counts['rows'], 'row')} of {counted(len(result.pulls), 'table')} "
+        f"({counts['changed_rows']:,} changed) in {counted(counts['requests'], 'request')}"
     )
     _print_recomputed(result)
     print_plan(result.plan, out, title="Plan" if not write else "Written", most=MOST_SHOWN if write else None)
     if write:
-        out.print(f"wrote {counts['written_goals']} of {counts['planned_goals']} goals (run {result.run_id})")
+        planned = counted(counts["planned_goals"], "goal")
+        out.print(f"wrote {counts['written_goals']:,} of {planned} (run {result.run_id})")
     elif mode == "plan":
         out.print('nothing was written: writeback.mode is "plan"; set it to "override" to write')
     else:
@@ -157,7 +159,8 @@ def _print_recomputed(result: CycleResult) -> None:
     computable = sum(len(group.goal_ids) for group in result.snapshot.grouping.groups)
     titles = sorted(result.snapshot.book.goals[goal_id].title for goal_id in result.recomputed)
     listed = f": {', '.join(titles)}" if 0 < len(titles) <= 12 else ""
-    out.print(f"recomputed {len(titles)} goals from their records{listed}" if computable else "no goal counts records")
+    whose = f"{counted(len(titles), 'goal')} from {by_count(len(titles), 'its', 'their')} records"
+    out.print(f"recomputed {whose}{listed}" if computable else "no goal counts records")
 
 
 def _print_problems(result: CycleResult) -> None:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from d365sync.config import Config, is_literal_secret
+from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.book import BOOK_COLUMNS, build_book
 from d365sync.core.goals.callers import CALLER_TABLES
 from d365sync.core.goals.goal import Goal, GoalBook
@@ -71,7 +72,7 @@ def examine(config: Config, client: DataverseClient, now: Callable[[], dt.dateti
             table = schema.table(name)
             known = [column for column in columns if column in table.columns]
             rows[name] = _ask(f"read {name}", lambda table=table, known=known: _read_all(client, table, known))  # type: ignore[misc]
-            yield Check(f"read {name}", Verdict.OK, f"{len(rows[name])} rows{_tracking(table)}")
+            yield Check(f"read {name}", Verdict.OK, f"{counted(len(rows[name]), 'row')}{_tracking(table)}")
         book = build_book(rows, config.rollup.zone, config.reading)
         yield from _sources(client, book, schema)
         yield from _impersonation(config, client, schema.table("systemuser"), book)
@@ -129,7 +130,7 @@ def _sources(client: DataverseClient, book: GoalBook, schema: Schema) -> Iterato
         yield Check(
             f"read {name}",
             Verdict.OK if followed else Verdict.WARN,
-            f"{len(columns)} columns{_tracking(table)}",
+            f"{counted(len(columns), 'column')}{_tracking(table)}",
             "" if followed else "switch on change tracking for the table, so that each cycle reads only changes",
         )
     for problem in grouping.problems:
@@ -153,7 +154,8 @@ def _impersonation(config: Config, client: DataverseClient, users: Table, book: 
     if str(who.get("UserId")).lower() != able[0]:
         raise _Stop(Check(name, Verdict.FAIL, f"Dataverse took {able[0]} for {who.get('UserId')}", exit_code=1))
     few = len(able) < len(managers)
-    found = f"possible; {len(able)} of {len(managers)} managers are enabled users with an Entra object id"
+    who_can = by_count(len(able), "is an enabled user", "are enabled users")
+    found = f"possible; {len(able)} of {counted(len(managers), 'manager')} {who_can} with an Entra object id"
     mend = (
         'the goals of the others cannot be computed: change them, or set rollup.visibility = "service"' if few else ""
     )
@@ -170,11 +172,12 @@ def _bounds(book: GoalBook, config: Config) -> Iterator[Check]:
         yield Check(
             "time zone",
             Verdict.WARN,
-            f"{off} of {len(instants)} goal dates are not midnight in {zone.key}",
+            f"{off} of {counted(len(instants), 'goal date')} {by_count(off, 'is', 'are')} not midnight in {zone.key}",
             "set rollup.time_zone to the zone of those who made the goals",
         )
     elif instants:
-        yield Check("time zone", Verdict.OK, f"all {len(instants)} goal dates are midnight in {zone.key}")
+        found = "the goal date is" if len(instants) == 1 else f"all {len(instants):,} goal dates are"
+        yield Check("time zone", Verdict.OK, f"{found} midnight in {zone.key}")
 
 
 def _writable(config: Config, client: DataverseClient, table: Table, book: GoalBook) -> Iterator[Check]:

@@ -76,11 +76,11 @@ def test_for_people_too(admin: Admin) -> None:
     assert (checked.code, checked.out.splitlines()[-1]) == (0, "5 goals, no problems")
     assert admin.run("goals", "lint", "--json").document["goals"] == 5
     explained = admin.run("explain", "North", "--query").out
-    assert "1 records give 0.25, 2 children give 300.75; Dataverse held 301" in explained
+    assert "1 record gives 0.25, 2 children give 300.75; Dataverse held 301" in explained
     assert "<link-entity" not in explained
     assert "counts: won (statecode 1); owner Nina; date from 2026-10-01 to 2026-12-31" in explained
     assert "records of Ann:" in admin.run("explain", "Company", "--all").out
-    assert "1 more records" in admin.run("explain", "North", "--limit", "0").out
+    assert "... and 1 more record (--limit" in admin.run("explain", "North", "--limit", "0").out
     why = admin.run("explain", "north", "--why-not", "1").out
     assert "does not count: owner Ann, not Nina" in why
     assert "counts for the goals below: Ann" in why

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.forest import Forest
 from d365sync.core.goals.goal import SLOT_BY_COLUMN, DataType, Goal, GoalBook, Number
 from d365sync.core.goals.participation import Group, Grouping
@@ -296,17 +297,15 @@ def double_problems(book: GoalBook, doubles: Doubles) -> Iterator[Problem]:
 def _sentence(book: GoalBook, column: str, double: Double, others: int) -> str:
     first, second, at = (book.goals[one].title for one in (double.first, double.second, double.at))
     shared = double.shared
-    records = f"{shared.records} record{'' if shared.records == 1 else 's'}{_worth(book, column, shared.amount)}"
-    verb = "counts" if shared.records == 1 else "count"
+    records = f"{counted(shared.records, 'record')}{_worth(book, column, shared.amount)}"
+    verb = by_count(shared.records, "counts", "count")
     if double.at == double.first:
         is_child = book.goals[double.second].parent_id == double.first
         below = f"again through {'its child ' if is_child else ''}'{second}'"
         text = f"{records} {verb} in '{first}' and {below}"
     else:
         text = f"{records} {verb} in '{first}' and again in '{second}', and both add to '{at}'"
-    return text + (
-        f" (so do others, through {others} more pair{'' if others == 1 else 's'} of goals)" if others else ""
-    )
+    return text + (f" (so do others, through {counted(others, 'more pair')} of goals)" if others else "")
 
 
 def _worth(book: GoalBook, column: str, amount: Number) -> str:

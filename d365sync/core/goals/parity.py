@@ -18,6 +18,7 @@ from functools import reduce
 from itertools import combinations, islice
 from zoneinfo import ZoneInfo
 
+from d365sync.core.counts import counted
 from d365sync.core.goals.goal import Number
 from d365sync.core.period import DaySpan
 from d365sync.core.storage import EXACT
@@ -348,4 +349,4 @@ def _titles(children: Sequence[ChildFact]) -> str:
 
 
 def _count(records: Sequence[RecordFact]) -> str:
-    return "1 record" if len(records) == 1 else f"{len(records)} records"
+    return counted(len(records), "record")

@@ -16,6 +16,7 @@ from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import Literal
 
+from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.forest import Forest
 from d365sync.core.goals.goal import LIMITS, VALUE_COLUMNS, Category, DataType, Goal, GoalBook, Metric, Number, Slot
 from d365sync.core.goals.participation import slots_of
@@ -308,11 +309,12 @@ def _numbers_problem(
     for slot in slots:
         part = None if goal.only_from_children else work.own.get((goal.id, slot.column))
         if part is not None and part.unpriced:
+            records = f"{counted(part.unpriced, 'record')} of '{goal.title}' {by_count(part.unpriced, 'has', 'have')}"
             return Problem(
                 code="record-without-base-amount",
-                message=f"{part.unpriced} records of '{goal.title}' have an amount but no base-currency amount",
+                message=f"{records} an amount but no base-currency amount",
                 goal_id=goal.id,
-                hint="save those records again in Dynamics 365, so that it computes their base amounts",
+                hint="save them again in Dynamics 365, so that it computes the base amount",
             )
         value = totals[slot.column]
         if value is not None and not -LIMITS[slot.data_type] <= value <= LIMITS[slot.data_type]:
