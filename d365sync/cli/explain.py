@@ -194,9 +194,8 @@ def _print_child_records(out: Console, child: ChildPart, unit: str) -> None:
 
 def _print_answer(answer: Answer) -> None:
     out = console()
-    if answer.table is not None:
-        who = f"{answer.name or answer.record_id}  {answer.table} {answer.record_id}"
-        out.print(Text.assemble((f"{answer.goal.title}: ", "bold"), who))
+    who = f"{answer.name or answer.record_id}  {answer.table} {answer.record_id}"
+    out.print(Text.assemble((f"{answer.goal.title}: ", "bold"), who))
     for note in answer.notes:
         out.print(note, soft_wrap=True)
     for column in answer.columns:

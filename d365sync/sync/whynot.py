@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from d365sync.core.counts import counted
 from d365sync.core.goals.goal import Goal
 from d365sync.core.goals.why import Criterion, failures
 from d365sync.core.values import Row, format_instant, plain
@@ -21,6 +22,8 @@ from d365sync.sync.explain import Record, parts_of, record_of
 UNIQUE_PREFIX = 4
 MOST_NAMED = 5
 ID_LENGTH = 36
+_GIVE = "give its id, the beginning of it, or its whole name; `d365sync sync` reads what is new"
+_LINT = "`d365sync goals lint` says what is wrong with goals, and `d365sync goals list --all` which are closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,12 @@ class ColumnVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer for one goal and record; ``table`` is None when no mirrored record was found, as ``notes`` say."""
+    """The answer for one goal and record."""
 
     goal: Goal
     asked: str
-    table: str | None
-    record_id: str | None
+    table: str
+    record_id: str
     name: str
     columns: Sequence[ColumnVerdict]
     notes: Sequence[str]
@@ -62,15 +65,19 @@ def why_not(line: Line, snapshot: Snapshot, goal: Goal, text: str) -> Answer:
     """Say for each column of a goal which tests admit or exclude a record, given by id, start of id or name.
 
     Raises:
-        UsageError: several records fit.
+        UsageError: no mirrored record fits, or several do; or no goal is computed, so that none can be looked for.
     """
     own = parts_of(line, snapshot, goal)
     below = [(child, parts_of(line, snapshot, child)) for child in _below(snapshot, goal)]
     carrier = next(iter(own.values()), None) or _any_part(line, snapshot)
     tables = _tables(snapshot, goal)
-    found = _find(carrier, text, [name for name in tables if name in snapshot.tables]) if carrier else None
+    if not tables:
+        raise UsageError(f"'{goal.title}' has no goal metric that names a table", hint=_LINT)
+    if carrier is None:
+        raise UsageError("no goal is computed, so that no record can be looked for", hint=_LINT)
+    found = _find(carrier, text, [name for name in tables if name in snapshot.tables])
     if found is None:
-        return Answer(goal, text, None, None, "", (), tuple(_not_found(line, tables, text)))
+        raise UsageError(_not_found(line, tables, text), hint=_GIVE)
     table, row = found
     described = snapshot.schema.table(table)
     columns = [
@@ -178,15 +185,16 @@ def _find(carrier: Part, text: str, tables: Sequence[str]) -> tuple[str, Row] | 
     return None
 
 
-def _not_found(line: Line, tables: Sequence[str], text: str) -> Iterator[str]:
+def _not_found(line: Line, tables: Sequence[str], text: str) -> str:
     """Say what it means that a record is not in the mirror."""
     positions = line.mirror.positions()
-    for name in tables:
-        if name in positions:
-            position, rows = positions[name]
-            where = f"among the {rows} rows of '{name}' mirrored at {format_instant(position.pulled_at)}"
-            yield f"no record '{text}' {where}: deleted, never there, or not readable by the application user"
-        else:
-            yield f"the table '{name}', whose records the goal counts, is not mirrored"
-    if not tables:
-        yield f"no record '{text}': the goal has no goal metric that names a table"
+    where = [
+        f"the {counted(rows, 'row')} of '{name}' mirrored at {format_instant(position.pulled_at)}"
+        for name, (position, rows) in positions.items()
+        if name in tables
+    ]
+    parts = [f"no record '{text}'"]
+    if where:
+        parts.append(f" among {' and '.join(where)}: deleted, never there, or not readable by the application user")
+    parts += [f"; the table '{name}', whose records count, is not mirrored" for name in tables if name not in positions]
+    return "".join(parts)

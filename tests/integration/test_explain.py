@@ -201,15 +201,24 @@ def test_several_records_of_a_name_must_be_told_apart(tmp_path: Path) -> None:
 def test_a_record_that_is_not_mirrored_or_of_another_table_is_said_so(tmp_path: Path) -> None:
     emulator = load(tmp_path)
     with synced_with(emulator, tmp_path) as found:
-        nowhere = asked(found, "Ann", "nobody's deal")
+        where = "among the 5 rows of 'opportunity' mirrored at 2026-11-20T09:00:00Z: deleted"
+        with pytest.raises(UsageError, match=f"no record 'nobody's deal' {where}") as refused:
+            asked(found, "Ann", "nobody's deal")
         user = asked(found, "Ann", made_id("user", "Ann"))
-    assert nowhere.table is None
-    assert not nowhere.counts
-    assert "among the 5 rows of 'opportunity' mirrored at 2026-11-20T09:00:00Z: deleted" in nowhere.notes[0]
+    assert "d365sync sync" in refused.value.hint
     assert {one.summary for one in user.columns} == {
         "actualmoney counts 'opportunity' records; this is one of 'systemuser'",
         "inprogressmoney counts 'opportunity' records; this is one of 'systemuser'",
     }
+
+
+def test_where_every_goal_is_closed_a_record_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    emulator = load(tmp_path)
+    for goal_id in list(emulator.store.rows("goal")):
+        emulator.store.change("goal", goal_id, {"statecode": 1, "statuscode": 1})
+    with synced_with(emulator, tmp_path) as found, pytest.raises(UsageError, match="no goal is computed") as refused:
+        asked(found, "Ann", "1")
+    assert "goals lint" in refused.value.hint
 
 
 def test_a_deleted_record_is_said_so(tmp_path: Path) -> None:
@@ -219,7 +228,8 @@ def test_a_deleted_record_is_said_so(tmp_path: Path) -> None:
         emulator.store.remove("opportunity", made_id("deal", "1"))
         app.sync(write=False)
         found = app.line, mirrored(app.line, NOW)
-        assert "among the 4 rows" in asked(found, "Ann", made_id("deal", "1")).notes[0]
+        with pytest.raises(UsageError, match="among the 4 rows"):
+            asked(found, "Ann", made_id("deal", "1"))
 
 
 def test_a_record_that_counts_for_a_goal_below_is_said_so(tmp_path: Path) -> None:

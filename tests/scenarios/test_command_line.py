@@ -205,6 +205,9 @@ def test_an_unknown_goal_is_said_so(admin: Admin) -> None:
     admin.run("sync")
     assert_one_sentence(admin.run("explain", "Nobody"), 2, "there is no goal 'Nobody'")
     assert_one_sentence(admin.run("explain", "North", "--double", "--why-not", "1"), 2, "exclude each other")
+    assert_one_sentence(admin.run("explain", "North", "--why-not", "nobody's"), 2, "no record 'nobody's' among the")
+    unknown = admin.run("explain", "North", "--why-not", "nobody's", "--json")
+    assert (unknown.code, unknown.document["error"]["type"]) == (2, "UsageError")
 
 
 def test_lists_before_the_first_sync_say_what_to_do(admin: Admin) -> None:
