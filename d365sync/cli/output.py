@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -30,18 +31,28 @@ from d365sync.core.values import format_instant, plain
 from d365sync.logs import redact
 from d365sync.sync.pull import TablePull, Watcher
 
-WIDE = 180
 UNBOUNDED = 10_000
+"""Columns enough for every table: rich knows no table without a width."""
 LEAST_FIRST = 20
 """Columns that the first column of a table is left with at least."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console; where the output is not a terminal it is wide enough that no cell is cut."""
+    """Return a console as wide as the terminal; where there is none, as wide as COLUMNS says or as what is printed.
+
+    A pipe and a file have no width, and who reads them (grep, an editor, a job's log) needs whole lines: a cell that is
+    cut cannot be got back, one that is wrapped is no longer on the line it belongs to. COLUMNS stands in the
+    environment only where somebody put it, since shells do not export it, and so it is a wish. Whether colours are
+    forced (FORCE_COLOR) does not make a terminal of a pipe.
+    """
     found = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if not found.is_terminal:
-        found.width = WIDE
+    if not found.file.isatty():
+        found.width = _wished(os.environ.get("COLUMNS", "")) or UNBOUNDED
     return found
+
+
+def _wished(columns: str) -> int:
+    return int(columns) if columns.isascii() and columns.isdigit() and len(columns) <= len(str(UNBOUNDED)) else 0
 
 
 def print_json(document: object) -> None:
