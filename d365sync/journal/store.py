@@ -30,6 +30,10 @@ Number: TypeAlias = Decimal | int
 Values: TypeAlias = Mapping[str, Number | None]
 
 
+_CHANCE = 4
+"""Random bytes of a run's id: enough for thousands of runs at one instant, since ``--now`` lets the clock stand."""
+
+
 class WriteOutcome(StrEnum):
     """How one write ended; INTENDED is also what a crash leaves behind."""
 
@@ -88,8 +92,8 @@ class Journal:
         self._engine.dispose()
 
     def start_run(self, command: str, mode: str, now: dt.datetime) -> str:
-        """Note that a cycle begins; return its id, which sorts by time."""
-        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        """Note that a cycle begins; return its id, which sorts by time: ``20261120T090000Z-5f0c21ab``."""
+        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(_CHANCE)}"
         with self._transaction() as connection:
             connection.execute(
                 insert(RUNS).values(
