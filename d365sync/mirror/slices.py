@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.goals.participation import Group
 from d365sync.core.goals.slices import NO_SUMS, NOTHING, Slice, SliceSum, SliceSums
+from d365sync.errors import MirrorError
 from d365sync.mirror import sums
 from d365sync.mirror.tables import Dialect, mark, marks
 
@@ -97,28 +98,43 @@ class Adder:
 
     def _sums(self, source: str, ids: Sequence[int]) -> SliceSums:
         try:
-            found = self._values(source, halves=False)
+            columns = self._columns(source, ids, halves=False)
         except DBAPIError as error:
             if OVERFLOW not in str(error):
                 raise
-            found = {
-                slice_id: [records, sums.joined(high, low), *missing]
-                for slice_id, (records, high, low, *missing) in self._values(source, halves=True).items()
-            }
-        nothing = (0, 0, 0)
-        values = [found.get(one, nothing) for one in ids]
-        records = [one[0] for one in values]
+            records, high, low, *missing = self._columns(source, ids, halves=True)
+            columns = [records, list(map(sums.joined, high, low)), *missing]
         if self.group.value is None:
-            return SliceSums(records, records)
-        return SliceSums([one[1] for one in values], records, [one[2] for one in values] if self.unpriced else ())
+            return SliceSums(columns[0], columns[0])
+        return SliceSums(columns[1], columns[0], columns[2] if self.unpriced else ())
+
+    def _columns(self, source: str, ids: Sequence[int], *, halves: bool) -> list[Sequence[int]]:
+        """Return what the statement gives, column by column, in the order of the ids."""
+        if self.dialect == "sqlite" and self.through is None:
+            return self._unpacked(self._run(self._statement(source, halves=halves)), len(ids))
+        found = self._values(source, halves=halves)
+        width = max(map(len, found.values()), default=3)
+        values = [found.get(one, (0,) * width) for one in ids]
+        return [list(column) for column in zip(*values, strict=True)]
+
+    @staticmethod
+    def _unpacked(rows: Sequence[tuple[Any, ...]], count: int) -> list[Sequence[int]]:
+        """Return the columns of numbers that SQLite gave as one text, or one number, for each slice.
+
+        Raises:
+            MirrorError: the slices are not those that were asked for.
+        """
+        if len(rows) != count:
+            raise MirrorError(f"{count} slices were to be summed and {len(rows)} were")
+        numbers = list(map(int, " ".join([str(row[1]) for row in rows]).split()))
+        width = len(numbers) // count
+        return [numbers[at::width] for at in range(width)]
 
     def _values(self, source: str, *, halves: bool) -> Mapping[int, Sequence[int]]:
         if self.through is not None:
             rows = self._run(sums.sum_through_parent(self.group, self.through, halves=halves, unpriced=self.unpriced))
         else:
             rows = self._run(self._statement(source, halves=halves))
-        if self.dialect == "sqlite" and self.through is None:
-            return {slice_id: list(map(int, str(packed).split())) for slice_id, packed in rows}
         return {slice_id: [int(value or 0) for value in values] for slice_id, *values in rows}
 
     def _statement(self, source: str, *, halves: bool) -> sums.Statement:

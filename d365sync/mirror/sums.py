@@ -143,7 +143,7 @@ def sum_statement(
     if dialect == "sqlite":
         packed = " || ' ' || ".join(f"COALESCE({one}, 0)" for one in values)
         column = f"(SELECT {packed} FROM {records} WHERE {predicate.sql})"
-        return Statement(f"SELECT s.id, {column} FROM {source} s", predicate.parameters)
+        return Statement(f"SELECT s.id, {column} FROM {source} s ORDER BY s.id", predicate.parameters)
     return Statement(
         f"SELECT s.id, {', '.join(values)} FROM {source} s JOIN {records} ON {predicate.sql} GROUP BY s.id",
         predicate.parameters,
