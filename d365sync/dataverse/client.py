@@ -207,6 +207,19 @@ class DataverseClient:
         )
         return RowReader(table, columns).read(decode_object(answer.body))
 
+    def find(self, table: Table, row_id: str, columns: Iterable[str]) -> Mapping[str, Value] | None:
+        """Return one row, None when it is not there.
+
+        Raises:
+            RemoteError: as :meth:`row`, but for that.
+        """
+        try:
+            return self.row(table, row_id, columns)
+        except RejectedError as error:
+            if error.status != NOT_THERE:
+                raise
+            return None
+
     def update(
         self, table: Table, row_id: str, body: Mapping[str, object], *, if_match: str, columns: Iterable[str]
     ) -> Mapping[str, Value]:
@@ -342,13 +355,7 @@ class DataverseClient:
 
     def exists(self, table: Table, row_id: str) -> bool:
         """Say whether a row is there (and may be read)."""
-        try:
-            self.row(table, row_id, (table.primary_id,))
-        except RejectedError as error:
-            if error.status != NOT_THERE:
-                raise
-            return False
-        return True
+        return self.find(table, row_id, (table.primary_id,)) is not None
 
     def delete(self, table: Table, row_id: str) -> None:
         """Remove a row; one that is not there any more is no error, so that it may be asked again.

@@ -154,7 +154,7 @@ class Pusher:
         if error.status == THROTTLED:
             self.journal.done(number, WriteOutcome.FAILED, self.clock(), message=str(error))
             raise error
-        row = self._row(goal)
+        row = self.client.find(self.goals.table, goal.id, self.goals.column_names)
         if row is not None:
             after = goal_of(row)
             if after.is_overridden and is_ours(after, [write.after]):
@@ -173,17 +173,9 @@ class Pusher:
         return Skip(goal.id, goal.title, SkipReason.PROBLEM, f"Dataverse refused to write '{goal.title}': {error}")
 
     def _read_again(self, goal: Goal) -> Goal | None:
-        row = self._row(goal)
+        row = self.client.find(self.goals.table, goal.id, self.goals.column_names)
         self.mirror.apply(self.goals, [row] if row is not None else [], [] if row is not None else [goal.id])
         return goal_of(row) if row is not None else None
-
-    def _row(self, goal: Goal) -> Row | None:
-        try:
-            return self.client.row(self.goals.table, goal.id, self.goals.column_names)
-        except RejectedError as error:
-            if error.status != NOT_THERE:
-                raise
-            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,6 @@ IDS_PER_REQUEST = 200
 """Ids in one filter; the address stays below 10,000 characters (the limit is 32,768)."""
 MOST_FOLLOWED = 5000
 """Changed rows of a table beyond which each manager's ids are all read again."""
-NOT_FOUND = 404
 _PRIVILEGE_DENIED = "0x80040220"
 """Source: web service error codes."""
 _CANNOT_READ = re.compile(r"missing prvRead", re.IGNORECASE)
@@ -72,7 +71,8 @@ def readable_ids(client: DataverseClient, table: Table, users: Table, goal: Goal
     """
     manager_id = goal.manager_id or ""
     is_team = goal.manager_type == "team"
-    found = _manager(None if is_team else _user(client, users, manager_id), manager_id, is_team=is_team)
+    user = None if is_team else client.find(users, manager_id, [users.primary_id, OBJECT_ID, DISABLED])
+    found = _manager(user, manager_id, is_team=is_team)
     if found.fault is not None:
         return found.fault
     try:
@@ -83,15 +83,6 @@ def readable_ids(client: DataverseClient, table: Table, users: Table, goal: Goal
             raise
         fault = _refusal(error)
         return frozenset() if fault.kind == UNREADABLE else fault
-
-
-def _user(client: DataverseClient, users: Table, user_id: str) -> Row | None:
-    try:
-        return client.row(users, user_id, [users.primary_id, OBJECT_ID, DISABLED])
-    except RejectedError as error:
-        if error.status == NOT_FOUND:
-            return None
-        raise
 
 
 @dataclass(frozen=True)
