@@ -85,7 +85,6 @@ class _Rollup:
     def __init__(self, store: Store, settings: EmulatorSettings, now: dt.datetime) -> None:
         self._store = store
         self._settings = settings
-        self._now = now.astimezone(dt.UTC).replace(microsecond=0)
         self._records = Records(store, settings, now)
         self._below: defaultdict[Value, list[Totals]] = defaultdict(list)
         self._at_fault: dict[Value, Value] = {}
@@ -105,7 +104,11 @@ class _Rollup:
         except _FAILURES:
             self._fail(goal)
             return
-        done: dict[str, Value] = {"lastrolledupdate": self._now, "rolluperrorcode": None, "goalwitherrorid": None}
+        done: dict[str, Value] = {
+            "lastrolledupdate": self._records.now,
+            "rolluperrorcode": None,
+            "goalwitherrorid": None,
+        }
         self._store.change("goal", str(goal["goalid"]), changes | done)
         self._below[goal.get("parentgoalid")].append(totals)
 
@@ -149,7 +152,7 @@ class _Rollup:
         changes: dict[str, Value] = dict.fromkeys([*names.values(), share])
         period, kind = self._records.period(goal), self._records.kind(goal)
         if period is not None:
-            part, whole = period.elapsed(self._now.astimezone(self._settings.rollup_time_zone).date())
+            part, whole = period.elapsed(self._records.now.astimezone(self._settings.rollup_time_zone).date())
             changes[share] = self._fitted(share, EXACT.divide(Decimal(100 * part), Decimal(whole)))
             target = goal.get(f"target{kind}")
             if kind is not None and target is not None:

@@ -36,12 +36,12 @@ _QUERY_OF = {attribute: lookup for lookup, attribute in QUERIES.items()}
 
 
 class Records:
-    """What the store holds for the goals of one rollup at one instant; queries are answered once."""
+    """What the store holds for the goals of one rollup at ``now``, an instant in UTC; queries are answered once."""
 
     def __init__(self, store: Store, settings: EmulatorSettings, now: dt.datetime) -> None:
         self._store = store
         self._settings = settings
-        self._now = now.astimezone(dt.UTC).replace(microsecond=0)
+        self.now = now.astimezone(dt.UTC).replace(microsecond=0)
         self._zone = settings.rollup_time_zone
         self._found: dict[tuple[str, str | None], Sequence[Row]] = {}
         self._sight: dict[tuple[str, str], Test | None] = {}
@@ -176,7 +176,7 @@ class Records:
             calendar = fiscal_calendar(organization, self._zone, self._settings)
             week_start = start if isinstance(start, int) else 0
             return Context(
-                self._now, self._zone, week_start=week_start, fiscal=calendar, **self._settings.fetch_readings
+                self.now, self._zone, week_start=week_start, fiscal=calendar, **self._settings.fetch_readings
             )
         except ValueError as error:
             raise UnusableError(str(error)) from error
