@@ -1,0 +1,310 @@
+"""What a Dataverse is, as far as d365sync relies on it: the same tests for the emulator and for a real environment.
+
+Each test says one thing of the Web API that the client depends on, and passes on any organization whatever rows it
+holds. Against a real environment (``pytest -m verified tests/contract``) only those that read are run, unless the
+organization is the named sandbox; see :mod:`tests.contract.remotes`.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote, unquote
+
+import msgspec
+import pytest
+
+from tests.contract.remotes import Remote, in_process, missing, over_a_socket, verified
+
+GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+NOWHERE = "00000000-0000-4000-8000-00000000dead"
+NAME = "d365sync contract test"
+EXACT = msgspec.json.Decoder(float_hook=Decimal)
+
+
+def _when_named() -> AbstractContextManager[Remote]:
+    absent = missing()
+    if absent:
+        pytest.skip(absent)
+    return verified()
+
+
+@pytest.fixture(
+    scope="module",
+    params=[in_process, over_a_socket, pytest.param(_when_named, marks=pytest.mark.verified)],
+    ids=["in-process", "socket", "real"],
+)
+def remote(request: pytest.FixtureRequest) -> Iterator[Remote]:
+    opened: Callable[[], AbstractContextManager[Remote]] = request.param
+    with opened() as found:
+        yield found
+
+
+@pytest.fixture
+def account(remote: Remote) -> Iterator[str]:
+    """An account of our own, removed afterwards; its address."""
+    if not remote.may_write:
+        pytest.skip("this organization is not the sandbox named by D365SYNC_VERIFIED_SANDBOX")
+    address = f"accounts({uuid.uuid4()})"
+    made = remote.call("PATCH", address, json={"name": NAME, "revenue": 0.1}, headers={"If-None-Match": "*"})
+    assert made.status_code == 204, made.text
+    yield address
+    remote.call("DELETE", address)
+
+
+def error_of(answer: Any) -> dict[str, str]:
+    document = answer.json()["error"]
+    assert isinstance(document["message"], str)
+    return dict(document)
+
+
+# -- who asks ------------------------------------------------------------------------------------------------------
+
+
+def test_who_am_i_tells_three_ids(remote: Remote) -> None:
+    document = remote.get("WhoAmI")
+    assert all(GUID.fullmatch(document[name]) for name in ("UserId", "BusinessUnitId", "OrganizationId"))
+    assert document["@odata.context"].endswith("#Microsoft.Dynamics.CRM.WhoAmIResponse")
+
+
+def test_without_a_token_there_is_a_challenge_that_names_authority_and_resource(remote: Remote) -> None:
+    answer = remote.call("GET", "WhoAmI", headers={"Authorization": None})
+    assert answer.status_code == 401
+    challenge = answer.headers["WWW-Authenticate"]
+    assert challenge.startswith("Bearer ")
+    assert "authorization_uri=" in challenge
+    assert "resource_id=" in challenge
+
+
+def test_answers_carry_version_and_request_id(remote: Remote) -> None:
+    answer = remote.call("GET", "WhoAmI")
+    assert answer.headers["OData-Version"] == "4.0"
+    assert answer.headers["Content-Type"].startswith("application/json")
+    assert GUID.search(answer.headers["x-ms-service-request-id"])
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_has_its_key_its_tag_and_what_was_selected(remote: Remote) -> None:
+    document = remote.get("systemusers", select="fullname", top="1")
+    (row,) = document["value"]
+    assert {name for name in row if "@" not in name} <= {"fullname", "systemuserid", "ownerid"}
+    assert GUID.fullmatch(row["systemuserid"])
+    assert row["@odata.etag"].startswith('W/"')
+    assert document["@odata.context"].endswith("#systemusers(fullname)")
+
+
+def test_a_null_that_was_selected_is_there(remote: Remote) -> None:
+    (row,) = remote.get("systemusers", select="fullname,firstname", top="1")["value"]
+    assert "firstname" in row
+
+
+def test_pages_follow_each_other_and_lose_nothing(remote: Remote) -> None:
+    whole = [
+        row["transactioncurrencyid"] for row in remote.get("transactioncurrencies", select="isocurrencycode")["value"]
+    ]
+    found: list[str] = []
+    path, prefer = "transactioncurrencies?$select=isocurrencycode", "odata.maxpagesize=1"
+    while path:
+        answer = remote.call("GET", path, headers={"Prefer": prefer})
+        assert answer.headers["Preference-Applied"] == prefer
+        document = answer.json()
+        assert len(document["value"]) <= 1
+        found += [row["transactioncurrencyid"] for row in document["value"]]
+        path = document.get("@odata.nextLink", "")
+        assert not path or path.startswith(f"{remote.root}transactioncurrencies?")
+    assert found == whole
+
+
+def test_a_next_link_holds_a_paging_cookie(remote: Remote) -> None:
+    document = remote.get("systemusers", select="fullname", prefer="odata.maxpagesize=1")
+    if "@odata.nextLink" not in document:
+        pytest.skip("this organization has one user only")
+    assert '<cookie pagenumber="2"' in unquote(document["@odata.nextLink"])
+
+
+def test_filters_compare_text_without_case(remote: Remote) -> None:
+    (one,) = remote.get("transactioncurrencies", select="isocurrencycode", top="1")["value"]
+    code = one["isocurrencycode"]
+    rows = remote.get("transactioncurrencies", select="isocurrencycode", filter=f"isocurrencycode eq '{code.lower()}'")
+    assert one["transactioncurrencyid"] in [row["transactioncurrencyid"] for row in rows["value"]]
+
+
+def test_lookups_are_read_as_value_with_the_table_they_point_to_when_asked(remote: Remote) -> None:
+    prefer = 'odata.include-annotations="Microsoft.Dynamics.CRM.lookuplogicalname"'
+    rows = remote.get("goals", select="title,_goalownerid_value", top="1", prefer=prefer)["value"]
+    for row in rows:
+        assert row["_goalownerid_value@Microsoft.Dynamics.CRM.lookuplogicalname"] in ("systemuser", "team")
+        assert GUID.fullmatch(row["_goalownerid_value"])
+
+
+def test_money_is_a_bare_number_that_keeps_its_scale(remote: Remote) -> None:
+    answer = remote.call("GET", "goals?$select=targetmoney&$filter=targetmoney ne null&$top=1")
+    for row in EXACT.decode(answer.content)["value"]:
+        assert isinstance(row["targetmoney"], Decimal)
+
+
+def test_a_count_comes_beside_the_rows_when_asked(remote: Remote) -> None:
+    document = remote.get("systemusers", select="fullname", count="true", prefer="odata.maxpagesize=1")
+    assert isinstance(document["@odata.count"], int)
+    assert document["@odata.count"] >= len(document["value"])
+
+
+def test_fetchxml_is_answered_like_the_same_query(remote: Remote) -> None:
+    fetch = '<fetch><entity name="transactioncurrency"><attribute name="isocurrencycode"/></entity></fetch>'
+    answer = remote.call("GET", f"transactioncurrencies?fetchXml={quote(fetch)}")
+    assert answer.status_code == 200, answer.text
+    plain = remote.get("transactioncurrencies", select="isocurrencycode")
+    assert sorted(row["isocurrencycode"] for row in answer.json()["value"]) == sorted(
+        row["isocurrencycode"] for row in plain["value"]
+    )
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_is_not_there_is_404_with_its_code(remote: Remote) -> None:
+    answer = remote.call("GET", f"goals({NOWHERE})?$select=title")
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "0x80040217")
+
+
+def test_a_set_that_is_not_there_is_404(remote: Remote) -> None:
+    answer = remote.call("GET", "nosuchthings")
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "0x80060888")
+
+
+@pytest.mark.parametrize("query", ["$select=nosuchcolumn", "$filter=nosuchcolumn eq 1", "$orderby=nosuchcolumn asc"])
+def test_a_column_that_is_not_there_is_400_and_named(remote: Remote, query: str) -> None:
+    answer = remote.call("GET", f"goals?{query}")
+    assert answer.status_code == 400
+    assert "nosuchcolumn" in error_of(answer)["message"]
+
+
+def test_skip_is_not_supported(remote: Remote) -> None:
+    assert remote.call("GET", "goals?$select=title&$skip=1").status_code == 400
+
+
+# -- definitions ---------------------------------------------------------------------------------------------------
+
+
+def test_a_table_tells_its_set_its_key_and_whether_changes_are_tracked(remote: Remote) -> None:
+    selected = "LogicalName,EntitySetName,PrimaryIdAttribute,PrimaryNameAttribute,ChangeTrackingEnabled,ObjectTypeCode"
+    document = remote.get("EntityDefinitions(LogicalName='goal')", select=selected)
+    assert (document["EntitySetName"], document["PrimaryIdAttribute"], document["PrimaryNameAttribute"]) == (
+        "goals",
+        "goalid",
+        "title",
+    )
+    assert document["ObjectTypeCode"] == 9600
+    assert isinstance(document["ChangeTrackingEnabled"], bool)
+
+
+def test_columns_tell_their_types(remote: Remote) -> None:
+    document = remote.get("EntityDefinitions(LogicalName='goal')/Attributes", select="LogicalName,AttributeType")
+    types = {one["LogicalName"]: one["AttributeType"] for one in document["value"]}
+    expected = {"goalid": "Uniqueidentifier", "title": "String", "actualmoney": "Money", "goalenddate": "DateTime"}
+    assert expected.items() <= types.items()
+
+
+# -- following changes ---------------------------------------------------------------------------------------------
+
+
+def _tracked(remote: Remote) -> tuple[str, str]:
+    """Return entity set and key of a tracked table that has few rows."""
+    query = {"select": "LogicalName,EntitySetName,PrimaryIdAttribute", "filter": "ChangeTrackingEnabled eq true"}
+    tables = {one["LogicalName"]: one for one in remote.get("EntityDefinitions", **query)["value"]}
+    for name in ("account", "opportunity", "lead"):
+        if name in tables:
+            return tables[name]["EntitySetName"], tables[name]["PrimaryIdAttribute"]
+    pytest.skip("no table of this organization tracks changes")
+
+
+def test_a_tracked_table_ends_with_a_delta_link_and_then_tells_nothing(remote: Remote) -> None:
+    entity_set, key = _tracked(remote)
+    document = remote.get(entity_set, select=key, prefer="odata.track-changes")
+    pages = 1
+    while "@odata.nextLink" in document and pages < 5:
+        assert "@odata.deltaLink" not in document
+        answer = remote.call("GET", document["@odata.nextLink"], headers={"Prefer": "odata.track-changes"})
+        document, pages = answer.json(), pages + 1
+    if "@odata.nextLink" in document:
+        pytest.skip("the tracked table is too large to be read here")
+    link = document["@odata.deltaLink"]
+    assert "$deltatoken=" in unquote(link)
+    changes = remote.call("GET", link).json()
+    assert changes["@odata.context"].endswith("/$delta")
+    assert "@odata.deltaLink" in changes
+
+
+@pytest.mark.parametrize("option", ["$filter=name eq 'a'", "$orderby=name asc", "$top=1"])
+def test_tracking_refuses_options(remote: Remote, option: str) -> None:
+    entity_set, key = _tracked(remote)
+    answer = remote.call("GET", f"{entity_set}?$select={key}&{option}", headers={"Prefer": "odata.track-changes"})
+    assert answer.status_code == 400
+    assert "Change Tracking" in error_of(answer)["message"]
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def test_a_change_needs_the_tag_it_names(remote: Remote, account: str) -> None:
+    tag = remote.get(account, select="name")["@odata.etag"]
+    first = remote.call("PATCH", account, json={"telephone1": "a"}, headers={"If-Match": tag})
+    assert first.status_code == 204
+    second = remote.call("PATCH", account, json={"telephone1": "b"}, headers={"If-Match": tag})
+    assert second.status_code == 412
+    after = remote.get(account, select="telephone1")
+    assert after["telephone1"] == "a"
+    assert after["@odata.etag"] != tag
+
+
+def test_a_change_can_answer_with_the_row(remote: Remote, account: str) -> None:
+    answer = remote.call(
+        "PATCH",
+        f"{account}?$select=name,revenue",
+        json={"revenue": 1234.5},
+        headers={"If-Match": "*", "Prefer": "return=representation"},
+    )
+    assert answer.status_code == 200
+    row = EXACT.decode(answer.content)
+    assert (row["name"], row["revenue"]) == (NAME, Decimal("1234.5"))
+    assert row["@odata.etag"].startswith('W/"')
+
+
+def test_a_change_of_a_row_that_is_not_there_makes_none_when_told_so(remote: Remote, account: str) -> None:
+    del account
+    answer = remote.call("PATCH", f"accounts({NOWHERE})", json={"name": NAME}, headers={"If-Match": "*"})
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "0x80040217")
+
+
+def test_making_a_row_that_is_there_is_412_when_told_so(remote: Remote, account: str) -> None:
+    answer = remote.call("PATCH", account, json={"name": NAME}, headers={"If-None-Match": "*"})
+    assert answer.status_code == 412
+
+
+def test_a_column_that_is_not_there_cannot_be_written(remote: Remote, account: str) -> None:
+    answer = remote.call("PATCH", account, json={"nosuchcolumn": 1}, headers={"If-Match": "*"})
+    assert answer.status_code == 400
+    assert "nosuchcolumn" in error_of(answer)["message"]
+
+
+def test_what_is_made_changed_and_removed_is_told_by_the_delta(remote: Remote, account: str) -> None:
+    entity_set, key = _tracked(remote)
+    if entity_set != "accounts":
+        pytest.skip("accounts are not tracked here")
+    document = remote.get("accounts", select="telephone1", prefer="odata.track-changes")
+    if "@odata.deltaLink" not in document:
+        pytest.skip("there are too many accounts to be read here")
+    remote.call("PATCH", account, json={"telephone1": "seen"}, headers={"If-Match": "*"})
+    changed = remote.call("GET", document["@odata.deltaLink"]).json()
+    rows = {row[key]: row for row in changed["value"] if key in row}
+    row_id = account.partition("(")[2].rstrip(")")
+    assert rows[row_id]["telephone1"] == "seen"
+    remote.call("DELETE", account)
+    removed = remote.call("GET", changed["@odata.deltaLink"]).json()["value"]
+    assert [(one["id"], one["reason"]) for one in removed if one.get("id") == row_id] == [(row_id, "deleted")]
