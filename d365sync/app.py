@@ -17,8 +17,11 @@ import requests
 from d365sync import logs
 from d365sync.config import Config, resolve_secret
 from d365sync.dataverse.auth import MsalTokens, SignIn, certificate_credential
-from d365sync.dataverse.client import Answer, DataverseClient, Usage, make_session
+from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.retry import RetryPolicy
+from d365sync.dataverse.session import make_session
+from d365sync.dataverse.transport import Answer
+from d365sync.dataverse.usage import Usage
 from d365sync.errors import ConfigError, D365SyncError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror

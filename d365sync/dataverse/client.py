@@ -10,24 +10,18 @@ IO: HTTP.
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
 import structlog
-from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
-from urllib3.util.ssl_ import create_urllib3_context
 
-from d365sync import __version__
 from d365sync.core.schema import Table
 from d365sync.core.values import Value, format_instant
-from d365sync.dataverse.auth import TokenSource, no_answer
+from d365sync.dataverse.auth import TokenSource
 from d365sync.dataverse.retry import RetryPolicy
+from d365sync.dataverse.transport import Answer, Transport
 from d365sync.dataverse.wire import (
     LOOKUP_LOGICAL_NAME,
     Page,
@@ -35,82 +29,15 @@ from d365sync.dataverse.wire import (
     check_link,
     decode_object,
     encode_body,
-    error_of,
     read_page,
-    request_id,
     select_clause,
 )
-from d365sync.errors import AuthError, ConfigError, ProtocolError, RejectedError, RetryableError
+from d365sync.errors import ProtocolError, RejectedError, RetryableError
 
 log = structlog.get_logger(__name__)
 
-API_PATH = "/api/data/v9.2"
 ACTION_NAMESPACE = "Microsoft.Dynamics.CRM"
 NOT_THERE = 404
-MAX_BODY_BYTES = 256 * 1024 * 1024
-CHUNK_BYTES = 256 * 1024
-STRANGER_ATTEMPTS = 3
-"""Attempts at a host that has never answered: its address is more likely wrong than its network down."""
-HEADERS = {
-    "Accept": "application/json",
-    "OData-MaxVersion": "4.0",
-    "OData-Version": "4.0",
-    "If-None-Match": "null",
-    "User-Agent": f"d365sync/{__version__}",
-}
-"""Sent with every request. Source: Compose HTTP requests (If-None-Match: null defeats caching)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A successful answer: status, headers (any case) and the whole body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-@dataclass(slots=True)
-class Usage:
-    """What a run has cost so far."""
-
-    requests: int = 0
-    bytes: int = 0
-
-
-class TrustingAdapter(HTTPAdapter):
-    """Verifies servers by the usual trust anchors and by further ones."""
-
-    def __init__(self, ca_bundle: str) -> None:
-        self._context = create_urllib3_context()
-        self._context.load_verify_locations(ca_bundle)
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the connection pool with our TLS context; requests adds the usual anchors to it."""
-        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the pool of a proxy with our TLS context."""
-        return super().proxy_manager_for(*args, ssl_context=self._context, **kwargs)
-
-
-def make_session(ca_bundle: str | None) -> requests.Session:
-    """Return a session that verifies TLS (with further trust anchors if given) and keeps no cookies.
-
-    Affinity cookies would tie every request to one server. Source: Send parallel requests.
-
-    Raises:
-        ConfigError: the file holds no certificates.
-    """
-    session = requests.Session()
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    if ca_bundle:
-        try:
-            session.mount("https://", TrustingAdapter(ca_bundle))
-        except (OSError, ValueError):
-            raise ConfigError(f"the file of dataverse.ca_bundle, {ca_bundle}, holds no usable certificate") from None
-    return session
 
 
 class DataverseClient:
@@ -126,14 +53,10 @@ class DataverseClient:
         page_size: int = 5000,
         timeout_s: float = 120,
     ) -> None:
-        self._session = session
-        self._tokens = tokens
-        self._retry = retry
+        self.transport = Transport(session, url, tokens, retry=retry, timeout_s=timeout_s)
         self._page_size = page_size
-        self._timeout_s = timeout_s
-        self.api_root = f"{url.rstrip('/')}{API_PATH}"
-        self.usage = Usage()
-        self._answered = False
+        self.api_root = self.transport.api_root
+        self.usage = self.transport.usage
 
     def who_am_i(self, *, on_behalf_of: str = "") -> tuple[Mapping[str, Any], dt.datetime | None]:
         """Return the WhoAmI answer and the server's clock, None when it does not tell.
@@ -274,67 +197,7 @@ class DataverseClient:
         prefer: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        all_headers = {**HEADERS, **(headers or {})}
-        if prefer:
-            all_headers["Prefer"] = prefer
-        if method != "GET":
-            all_headers.pop("If-None-Match")
-        if body is not None:
-            all_headers["Content-Type"] = "application/json"
-        what = f"{method} {address.removeprefix(self.api_root).partition('?')[0].lstrip('/')}"
-        request = requests.Request(method, address, params=params, data=body, headers=all_headers)
-        failures = itertools.count(1)
-
-        def again(error: RetryableError) -> bool:
-            if not self._answered and error.status is None and next(failures) >= STRANGER_ATTEMPTS:
-                return False
-            return method == "GET" or error.status in (429, 503)
-
-        return self._retry.run(lambda: self._authorized(request, what), again=again)
-
-    def _authorized(self, request: requests.Request, what: str) -> Answer:
-        """Send with a token; after a 401, once more with a fresh one."""
-        try:
-            return self._once(request, what, self._tokens.token())
-        except AuthError as error:
-            if error.status != 401:
-                raise
-            log.info("token.refused", request=what, request_id=error.request_id)
-        try:
-            return self._once(request, what, self._tokens.token(fresh=True))
-        except AuthError as error:
-            if error.status != 401:
-                raise
-            raise AuthError(
-                f"{what}: Dataverse does not accept the access token (HTTP 401)",
-                status=401,
-                request_id=error.request_id,
-                hint="check that url is this organization's address and that tenant_id is its tenant",
-            ) from None
-
-    def _once(self, request: requests.Request, what: str, token: str) -> Answer:
-        prepared = self._session.prepare_request(request)
-        prepared.headers["Authorization"] = f"Bearer {token}"
-        self.usage.requests += 1
-        try:
-            settings = self._session.merge_environment_settings(
-                prepared.url or "", {}, True, self._session.verify, None
-            )
-            response = self._session.send(prepared, timeout=self._timeout_s, allow_redirects=False, **settings)
-            body = _read_body(response)
-        except requests.RequestException as error:
-            raise no_answer(f"{what}: no answer from {self.api_root.split('/')[2]}", error) from None
-        self.usage.bytes += len(body)
-        self._answered = True
-        headers: Mapping[str, str] = CaseInsensitiveDict(response.headers)
-        log.debug(
-            "request.done", request=what, status=response.status_code, size=len(body), request_id=request_id(headers)
-        )
-        if 300 <= response.status_code < 400:
-            raise ProtocolError(f"{what}: the server redirects (HTTP {response.status_code}); not followed")
-        if response.status_code >= 400:
-            raise error_of(response.status_code, headers, body, what)
-        return Answer(response.status_code, headers, body)
+        return self.transport.send(method, address, params=params, body=body, prefer=prefer, headers=headers)
 
     # -- rows made and removed (the probe) -------------------------------------------------------------------------
 
@@ -397,20 +260,3 @@ def _acting_for(object_id: str) -> Mapping[str, str]:
 
 def _annotations() -> str:
     return f'odata.include-annotations="{LOOKUP_LOGICAL_NAME}"'
-
-
-def _read_body(response: requests.Response) -> bytes:
-    """Read the body, decompressed, with a cap that holds while reading.
-
-    Raises:
-        ProtocolError: the body is larger than any answer should be.
-    """
-    chunks: list[bytes] = []
-    size = 0
-    with response:
-        for chunk in response.iter_content(CHUNK_BYTES):
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise ProtocolError(f"the answer is larger than {MAX_BODY_BYTES} bytes; given up")
-            chunks.append(chunk)
-    return b"".join(chunks)

@@ -34,6 +34,7 @@ from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, o
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Schema, Table
 from d365sync.dataverse.client import DataverseClient
+from d365sync.dataverse.usage import Traffic
 from d365sync.errors import ProtocolError, RejectedError, SchemaError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
@@ -111,8 +112,7 @@ class CycleResult:
     rollup: Rollup
     plan: WritePlan
     pushed: Pushed | None
-    requests: int
-    bytes: int
+    traffic: Traffic
     doubles: Doubles = field(default_factory=Doubles)
 
     @property
@@ -138,8 +138,7 @@ class CycleResult:
             "conflicts": sum(one.reason is SkipReason.CONFLICT for one in self.pushed.skips) if self.pushed else 0,
             "failures": len(self.pushed.failures) if self.pushed else 0,
             "problems": len(self.rollup.problems),
-            "requests": self.requests,
-            "bytes": self.bytes,
+            **self.traffic.counts,
         }
 
 
@@ -164,7 +163,7 @@ def run_cycle(line: Line, *, command: str, write: bool, full: bool = False) -> C
 def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool) -> CycleResult:
     if full:
         line.mirror.drop_positions()
-    spent = replace(line.client.usage)
+    before = line.client.usage.since()
     pulls, snapshot = _pull_with_fresh_definitions_if_needed(line, now)
     visibility = refresh_visibility(line, snapshot, now, full=full)
     trusted = begin_watch(line)
@@ -187,8 +186,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         rollup=rollup,
         plan=plan,
         pushed=pushed,
-        requests=line.client.usage.requests - spent.requests,
-        bytes=line.client.usage.bytes - spent.bytes,
+        traffic=line.client.usage.since(before),
         doubles=doubles,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import requests
+from requests.adapters import BaseAdapter
 
 from d365sync.app import make_client
 from d365sync.core.schema import Table
@@ -19,17 +20,29 @@ from tests.security import BASIC, Security, amend, object_id
 from tests.unit.emulating import ANN, BOB, SMALL
 
 
+class RecordingAdapter(BaseAdapter):
+    """Notes the address and the headers of every request before the emulator answers it."""
+
+    def __init__(self, emulator: Emulator, seen: list[tuple[str, str | None]]) -> None:
+        super().__init__()
+        self._inner = emulator.session().get_adapter("https://")
+        self._seen = seen
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        self._seen.append((str(request.url), request.headers.get("CallerObjectId")))
+        return self._inner.send(request, *args, **options)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
 class Recording(requests.Session):
-    """Notes the address and the headers of every request."""
+    """A session whose requests are noted."""
 
     def __init__(self, emulator: Emulator) -> None:
         super().__init__()
-        self.mount("https://", emulator.session().get_adapter("https://"))
         self.seen: list[tuple[str, str | None]] = []
-
-    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        self.seen.append((str(request.url), request.headers.get("CallerObjectId")))
-        return super().send(request, **options)
+        self.mount("https://", RecordingAdapter(emulator, self.seen))
 
 
 @pytest.fixture
