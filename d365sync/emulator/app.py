@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Request, Response
 
-from d365sync.emulator.calls import Call, arguments_of, finish, json_response, refusal_response
+from d365sync.emulator.calls import finish, json_response, open_call, refusal_response
 from d365sync.emulator.odata.prefer import parse_preferences
-from d365sync.emulator.privileges import access_of, caller_of
-from d365sync.emulator.refuse import Refusal, no_application_user, no_segment, unauthorized
+from d365sync.emulator.refuse import Refusal, no_application_user, unauthorized
 from d365sync.emulator.routes import route
 from d365sync.emulator.store import Store
 from d365sync.emulator.tokens import Credentials, SignInError, TokenService
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 EXPIRE_TOKEN = "d365sync.expire_token"  # noqa: S105 - the name of a fault, not a secret
 _SIGN_IN = re.compile(r"/([^/]+)/(v2\.0/\.well-known/openid-configuration|oauth2/v2\.0/token|oauth2/v2\.0/devicecode)")
-_SERVICE = re.compile(r"/api/data/v9\.[0-2](?:/(.*))?")
 
 
 class EmulatorApp:
@@ -57,7 +55,7 @@ class EmulatorApp:
     def _service(self, request: Request) -> Response:
         preferences = parse_preferences(request.headers.getlist("Prefer"))
         try:
-            with self.store.locked:
+            with self.store.locked, self.store.transaction():
                 response = self._authorized(request)
         except Refusal as refusal:
             return finish(refusal_response(refusal))
@@ -70,27 +68,8 @@ class EmulatorApp:
             self.tokens.revoke(authorization)
         if not self.tokens.accepts(authorization):
             raise unauthorized(f"{origin}/{self.credentials.tenant_id}", origin)
-        path = _SERVICE.fullmatch(request.path)
-        if path is None:
-            raise no_segment(request.path)
-        headers = request.headers
-        caller = caller_of(
-            self.store,
-            self._user_id(),
-            object_id=headers.get("CallerObjectId"),
-            system_user_id=headers.get("MSCRMCallerID"),
-        )
-        call = Call(
-            request=request,
-            store=self.store,
-            root=f"{origin}{request.path[: path.start(1)] if path[1] else request.path.rstrip('/') + '/'}",
-            user_id=caller.user_id,
-            preferences=parse_preferences(request.headers.getlist("Prefer")),
-            arguments=arguments_of(request),
-            real_id=caller.real_id,
-            access=access_of(self.store, caller),
-        )
-        return route(call, path[1] or "")
+        call, path = open_call(request, self.store, self._user_id())
+        return route(call, path)
 
     def _user_id(self) -> str:
         if self.store.settings.application_user:

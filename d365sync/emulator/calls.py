@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,14 +15,26 @@ from werkzeug.wrappers import Request, Response
 
 from d365sync.core.values import Row
 from d365sync.emulator.facts import TableFacts
-from d365sync.emulator.odata.prefer import Preferences
-from d365sync.emulator.privileges import Access
-from d365sync.emulator.refuse import Refusal, bad_uri, invalid, missing_privilege, no_access
+from d365sync.emulator.odata.prefer import Preferences, parse_preferences
+from d365sync.emulator.privileges import Access, access_of, caller_of
+from d365sync.emulator.refuse import (
+    Refusal,
+    bad_uri,
+    invalid,
+    missing_privilege,
+    no_access,
+    no_content_id,
+    no_segment,
+)
 from d365sync.emulator.store import Store
 from d365sync.emulator.wire import WireError, decode_json, encode_json
 
 JSON = "application/json; odata.metadata=minimal"
 MAX_URL = 32_768
+PART_FAULT = "d365sync.part_fault"
+"""Where the environment of a batch may hold what fails an operation inside: a function from request to refusal."""
+
+_SERVICE = re.compile(r"/api/data/v9\.[0-2](?:/(.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +42,7 @@ class Call:
     """One authenticated call; ``root`` is the service root with its closing slash.
 
     ``user_id`` is who it is made as, ``real_id`` the application user when that impersonates another; ``access`` is
-    what both may do.
+    what both may do. ``references`` are the rows of earlier operations in the same change set, by Content-ID.
     """
 
     request: Request
@@ -40,6 +53,7 @@ class Call:
     arguments: Mapping[str, str]
     real_id: str | None = None
     access: Access = field(default_factory=Access)
+    references: Mapping[str, str] = field(default_factory=dict)
 
     def need(self, verb: str, facts: TableFacts) -> None:
         """Refuse when the caller lacks ``prv<verb><table>`` at every depth.
@@ -100,20 +114,87 @@ class Call:
             raise invalid(f"An error occurred while reading the request body: {error}") from error
         if not isinstance(document, dict):
             raise invalid("The request body must be a JSON object.")
-        return document
+        return {name: self._resolved_value(name, value) for name, value in document.items()}
 
     def address(self, facts: TableFacts, row_id: str) -> str:
         """Return the absolute address of a row."""
         return f"{self.root}{facts.table.entity_set_name}({row_id})"
 
+    def _resolved(self, document: Any) -> Any:
+        """Put addresses in place of Content-IDs such as ``$1``. Source: Execute batch operations using the Web API."""
+        if isinstance(document, list):
+            return [self._resolved(one) for one in document]
+        if not isinstance(document, dict):
+            return document
+        return {name: self._resolved_value(name, value) for name, value in document.items()}
 
-def arguments_of(request: Request) -> dict[str, str]:
+    def _resolved_value(self, name: str, value: Any) -> Any:
+        if not isinstance(value, str):
+            return self._resolved(value)
+        if not value.startswith("$") or not name.endswith(("@odata.bind", "@odata.id")):
+            return value
+        address = self.references.get(value.removeprefix("$"))
+        if address is None:
+            raise no_content_id(value)
+        return address
+
+
+def open_call(
+    request: Request,
+    store: Store,
+    application_user: str,
+    *,
+    max_url: int = MAX_URL,
+    references: Mapping[str, str] | None = None,
+) -> tuple[Call, str]:
+    """Return the call a request makes, and the path below the service root.
+
+    Raises:
+        Refusal: it is none of this service, or made for a user who may not be impersonated.
+    """
+    path = _SERVICE.fullmatch(request.path)
+    if path is None:
+        raise no_segment(request.path[:200])
+    root = request.path[: path.start(1)] if path[1] else request.path.rstrip("/") + "/"
+    headers = request.headers
+    caller = caller_of(
+        store,
+        application_user,
+        object_id=headers.get("CallerObjectId"),
+        system_user_id=headers.get("MSCRMCallerID"),
+    )
+    call = Call(
+        request=request,
+        store=store,
+        root=request.host_url.rstrip("/") + root,
+        user_id=caller.user_id,
+        preferences=parse_preferences(headers.getlist("Prefer")),
+        arguments=arguments_of(request, max_url),
+        real_id=caller.real_id,
+        access=access_of(store, caller),
+        references=references or {},
+    )
+    return call, path[1] or ""
+
+
+def row_address(call: Call, path: str, response: Response) -> str:
+    """Return the address of the row an answered write was about; for what is no row, that of the request."""
+    address = response.headers.get("OData-EntityId")
+    if address is not None:
+        return address
+    facts = call.store.catalogue.sets.get(path)
+    if response.status_code == 201 and facts is not None:
+        return call.address(facts, str(decode_json(response.get_data())[facts.key]))
+    return call.root + path
+
+
+def arguments_of(request: Request, max_url: int = MAX_URL) -> dict[str, str]:
     """Return the decoded query arguments.
 
     Raises:
         Refusal: the address is too long, or an option is given twice.
     """
-    if len(request.base_url) + len(request.query_string) > MAX_URL:
+    if len(request.base_url) + len(request.query_string) > max_url:
         raise bad_uri("Invalid URI: The Uri string is too long.")
     arguments = request.args.to_dict(flat=False)
     for name, values in arguments.items():

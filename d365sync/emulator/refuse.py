@@ -83,6 +83,11 @@ def missing_row(table: str, row_id: str) -> Refusal:
     return Refusal(404, NOT_FOUND, f"{table} With Id = {row_id} Does Not Exist")
 
 
+def no_content_id(reference: str) -> Refusal:
+    """Refuse a reference to an operation that is not before it in the same change set."""
+    return bad_uri(f"Content-ID Reference: '{reference[:50]}' does not exist in the batch context.")
+
+
 def version_mismatch() -> Refusal:
     """Refuse a write whose etag is stale."""
     return Refusal(

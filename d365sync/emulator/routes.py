@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response
 
 from d365sync.core.values import parse_guid
 from d365sync.emulator.actions import bound_action, unbound_action
+from d365sync.emulator.batch import answer_batch
 from d365sync.emulator.calls import Call, json_response
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.metadata.reads import read_definitions
@@ -22,7 +23,7 @@ from d365sync.emulator.writes import create_row, delete_row, update_row
 Segment = tuple[str, str | None]
 
 _SEGMENT = re.compile(r"([^/()']+)(?:\(((?:'[^']*'|[^()'])*)\))?(?:/|$)")
-_UNDONE = ("$metadata", "$batch", "RelationshipDefinitions", "GlobalOptionSetDefinitions")
+_UNDONE = ("$metadata", "RelationshipDefinitions", "GlobalOptionSetDefinitions")
 _BOUND = "Microsoft.Dynamics.CRM."
 
 
@@ -35,6 +36,8 @@ def route(call: Call, path: str) -> Response:
     if not path:
         return _service_document(call)
     (name, key), *rest = _segments(path)
+    if name == "$batch" and key is None and not rest:
+        return _answer(call, {"POST": lambda: answer_batch(call, route)})
     if name in _UNDONE:
         raise not_implemented(f"'{name}'")
     if name == "EntityDefinitions":

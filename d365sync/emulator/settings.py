@@ -59,6 +59,11 @@ class EmulatorSettings:
     ``Assumed:`` all of the following:
 
     - ``tracking_status``: HTTP status when tracking is off or a delta token has expired
+    - ``batch_limit``: most operations in one batch (documented; lower it to rehearse)
+    - ``batch_bare_lf``: lines of a batch may end in LF alone
+    - ``batch_transfer_encoding``: every operation of a batch needs ``Content-Transfer-Encoding: binary``
+    - ``batch_content_id``: every operation of a change set needs a Content-ID
+    - ``batch_after_failed_set``: with continue-on-error, what follows a failed change set is carried out
     - ``max_page_size``: page size when none is asked for, and the cap on what may be asked
     - ``top_ignored_when_paging``: ``$top`` beside odata.maxpagesize is ignored (else it limits the pages' total)
     - ``delta_covers_from_first_page``: a delta token covers what changed after the first page was read
@@ -88,6 +93,11 @@ class EmulatorSettings:
     change_tracking: Mapping[str, bool] = field(default_factory=dict)
 
     tracking_status: int = 400
+    batch_limit: int = 1000
+    batch_bare_lf: bool = False
+    batch_transfer_encoding: bool = True
+    batch_content_id: bool = True
+    batch_after_failed_set: bool = True
     max_page_size: int = 5000
     top_ignored_when_paging: bool = True
     delta_covers_from_first_page: bool = True

@@ -11,7 +11,8 @@ from __future__ import annotations
 import bisect
 import datetime as dt
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from d365sync.core.values import Row, Value
@@ -41,6 +42,28 @@ class Rows:
     order: list[str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """One row as it was before a change: the row, or its deletion, or neither."""
+
+    table: str
+    id: str
+    row: Row | None
+    deleted: Deletion | None
+
+
+class Transaction:
+    """Changes that can be taken back together; versions they used are not used again."""
+
+    def __init__(self, store: Store, mark: int) -> None:
+        self._store = store
+        self._mark = mark
+
+    def roll_back(self) -> None:
+        """Take back what was changed since the transaction began."""
+        self._store.take_back(self._mark)
+
+
 class Store:
     """All tables of one organization."""
 
@@ -51,6 +74,43 @@ class Store:
         self.locked = threading.RLock()
         self.version = FIRST_VERSION
         self._tables = {name: Rows() for name in catalogue.tables}
+        self._before: list[_Before] = []
+        self._open = 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Take back what the block changed when it raises; transactions may stand inside one another."""
+        transaction = Transaction(self, len(self._before))
+        self._open += 1
+        try:
+            yield transaction
+        except BaseException:
+            transaction.roll_back()
+            raise
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._before.clear()
+
+    def take_back(self, mark: int) -> None:
+        """Undo the changes of open transactions back to a mark; :class:`Transaction` calls it."""
+        while len(self._before) > mark:
+            before = self._before.pop()
+            rows = self._tables[before.table]
+            rows.order = None
+            if before.row is None:
+                rows.by_id.pop(before.id, None)
+            else:
+                rows.by_id[before.id] = before.row
+            if before.deleted is None:
+                rows.deleted.pop(before.id, None)
+            else:
+                rows.deleted[before.id] = before.deleted
+
+    def _remember(self, table: str, row_id: str) -> None:
+        if self._open:
+            rows = self._tables[table]
+            self._before.append(_Before(table, row_id, rows.by_id.get(row_id), rows.deleted.get(row_id)))
 
     def rows(self, table: str) -> Mapping[str, Row]:
         """Return the rows by id, in the order they came."""
@@ -84,6 +144,7 @@ class Store:
         stored = {name: value for name, value in row.items() if value is not None}
         stored[VERSION] = self.version
         row_id = str(row[self.catalogue.tables[table].key])
+        self._remember(table, row_id)
         if row_id not in rows.by_id and rows.order is not None:
             bisect.insort(rows.order, row_id)
         rows.by_id[row_id] = stored
@@ -97,6 +158,7 @@ class Store:
     def remove(self, table: str, row_id: str) -> None:
         """Delete a row and remember it."""
         rows = self._tables[table]
+        self._remember(table, row_id)
         del rows.by_id[row_id]
         if rows.order is not None:
             del rows.order[bisect.bisect_left(rows.order, row_id)]

@@ -20,6 +20,7 @@ class Preferences:
     annotations: tuple[str, ...] = ()
     track_changes: bool = False
     representation: bool = False
+    continue_on_error: bool = False
     given: tuple[str, ...] = ()
 
     def wants(self, annotation: str) -> bool:
@@ -49,6 +50,9 @@ def parse_preferences(headers: Iterable[str]) -> Preferences:
             annotations = tuple(part.strip() for part in value.split(","))
         elif shown in ("odata.track-changes", "return=representation"):
             flags.add(shown)
+        elif shown in ("odata.continue-on-error", "odata.continue-on-error=true"):
+            flags.add(name)
+            continue
         else:
             continue
         granted.append(shown)
@@ -57,6 +61,7 @@ def parse_preferences(headers: Iterable[str]) -> Preferences:
         annotations=annotations,
         track_changes="odata.track-changes" in flags,
         representation="return=representation" in flags,
+        continue_on_error="odata.continue-on-error" in flags,
         given=tuple(dict.fromkeys(granted)),
     )
 

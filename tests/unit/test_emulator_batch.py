@@ -1,0 +1,216 @@
+"""The emulator's ``$batch``: operations as if alone, change sets all or nothing, answers in the documented shapes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.effort import SAME_EACH_RUN, examples
+from tests.unit.emulating import ROOT, Org, deal, made_id
+
+GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+HEADS = "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n"
+
+
+@pytest.fixture
+def org() -> Org:
+    return Org()
+
+
+def single(line: str, headers: str = "", body: str = "") -> str:
+    return f"--b\r\n{HEADS}\r\n{line} HTTP/1.1\r\n{headers}\r\n{body}\r\n"
+
+
+def change_set(*operations: str, name: str = "c") -> str:
+    inner = "".join(
+        f"--{name}\r\n{HEADS}Content-ID: {number}\r\n\r\n{one}\r\n" for number, one in enumerate(operations, 1)
+    )
+    return f"--b\r\nContent-Type: multipart/mixed; boundary={name}\r\n\r\n{inner}--{name}--\r\n"
+
+
+def operation(line: str, body: Mapping[str, Any] | None = None, headers: str = "") -> str:
+    kind = "Content-Type: application/json; type=entry\r\n" if body is not None else ""
+    return f"{line} HTTP/1.1\r\n{headers}{kind}\r\n{json.dumps(body) if body is not None else ''}"
+
+
+def send(org: Org, *items: str, prefer: str = "", boundary: str = "b") -> requests.Response:
+    headers = {"Content-Type": f'multipart/mixed; boundary="{boundary}"'} | ({"Prefer": prefer} if prefer else {})
+    return org.session.post(f"{ROOT}$batch", data=("".join(items) + "--b--\r\n").encode(), headers=headers)
+
+
+def statuses(response: requests.Response) -> list[int]:
+    return [int(code) for code in re.findall(r"^HTTP/1\.1 (\d{3})", response.text, re.MULTILINE)]
+
+
+def codes(response: requests.Response) -> list[str]:
+    return re.findall(r'"code":"(\w+)"', response.text)
+
+
+def name_of(org: Org, number: int) -> str:
+    return str(org.call("GET", f"{deal(number)}?$select=name").json()["name"])
+
+
+def rename(number: int, name: str, headers: str = "") -> str:
+    return operation(f"PATCH /api/data/v9.2/{deal(number)}", {"name": name}, headers)
+
+
+def test_answers_have_the_documented_shape(org: Org) -> None:
+    response = send(org, single(f"GET /api/data/v9.2/{deal(1)}?$select=name"), change_set(rename(1, "x")))
+    assert response.status_code == 200
+    kind = re.fullmatch(f"multipart/mixed; boundary=(batchresponse_{GUID})", response.headers["Content-Type"])
+    assert kind
+    first, second, end = response.text.split(f"--{kind[1]}")[1:]
+    assert first.startswith(f"\r\n{HEADS}\r\nHTTP/1.1 200 OK\r\n")
+    assert "\r\nContent-Type: application/json; odata.metadata=minimal\r\n" in first
+    assert json.loads(first.partition("\r\n\r\n")[2].partition("\r\n\r\n")[2])["name"]
+    inner = re.match(r"\r\nContent-Type: multipart/mixed; boundary=(changesetresponse_[\w-]+)\r\n\r\n--\1\r\n", second)
+    assert inner
+    assert f"{HEADS}Content-ID: 1\r\n\r\nHTTP/1.1 204 No Content\r\n" in second
+    assert f"OData-EntityId: {ROOT}{deal(1)}\r\n" in second
+    assert second.rstrip().endswith(f"--{inner[1]}--")
+    assert end == "--\r\n"
+
+
+@pytest.mark.parametrize(
+    "address", [f"{ROOT}{deal(1)}?$select=name", f"/api/data/v9.2/{deal(1)}?$select=name", f"{deal(1)}?$select=name"]
+)
+def test_addresses_are_absolute_rooted_or_relative(org: Org, address: str) -> None:
+    assert statuses(send(org, single(f"GET {address}"))) == [200]
+
+
+def test_blanks_may_stand_in_an_address_and_a_part_may_end_with_its_headers(org: Org) -> None:
+    line = f"GET {ROOT}opportunities?$select=name&$filter=name eq 'nobody has this'"
+    bare = f"--b\r\n{HEADS}\r\n{line} HTTP/1.1\r\nAccept: application/json\r\n"
+    assert statuses(send(org, bare, single(line))) == [200, 200]
+
+
+def test_it_stops_at_the_first_failure_unless_told_to_go_on(org: Org) -> None:
+    wrong = single(f"GET goals({made_id('9', 9)})?$select=title")
+    items = [single(f"GET {deal(1)}?$select=name"), wrong, single(f"GET {deal(2)}?$select=name")]
+    stopped = send(org, *items)
+    assert (stopped.status_code, statuses(stopped)) == (400, [200, 404])
+    went_on = send(org, *items, prefer="odata.continue-on-error")
+    assert (went_on.status_code, statuses(went_on)) == (200, [200, 404, 200])
+    assert went_on.headers["Preference-Applied"] == "odata.continue-on-error"
+
+
+def test_each_part_has_its_own_conditions_and_preferences(org: Org) -> None:
+    tag = org.call("GET", f"{deal(1)}?$select=name").json()["@odata.etag"]
+    wanted = "Prefer: return=representation\r\n"
+    parts = [
+        f"--b\r\n{HEADS}\r\n{rename(1, 'one', f'If-Match: {tag}' + chr(13) + chr(10) + wanted)}\r\n",
+        f"--b\r\n{HEADS}\r\n{rename(1, 'two', f'If-Match: {tag}' + chr(13) + chr(10))}\r\n",
+    ]
+    response = send(org, *parts, prefer="odata.continue-on-error")
+    assert (statuses(response), codes(response)) == ([200, 412], ["0x80060882"])
+    assert '"name":"one"' in response.text
+    assert name_of(org, 1) == "one"
+
+
+def test_a_change_set_is_done_whole_or_not_at_all(org: Org) -> None:
+    before = [name_of(org, 1), name_of(org, 2)]
+    failing = change_set(rename(1, "a"), rename(2, "b"), operation(f"PATCH {deal(1)}", {"nosuchcolumn": 1}))
+    response = send(org, failing, single(f"GET {deal(1)}?$select=name"), prefer="odata.continue-on-error")
+    assert statuses(response) == [400, 200]
+    assert "Content-ID: 3\r\n" in response.text
+    assert "Content-ID: 1\r\n" not in response.text
+    assert [name_of(org, 1), name_of(org, 2)] == before
+    assert statuses(send(org, change_set(rename(1, "a"), rename(2, "b")))) == [204, 204]
+    assert [name_of(org, 1), name_of(org, 2)] == ["a", "b"]
+
+
+def test_a_set_that_failed_is_not_told_by_the_delta(org: Org) -> None:
+    tracking = {"Prefer": "odata.track-changes"}
+    link = org.call("GET", "opportunities?$select=name", headers=tracking).json()["@odata.deltaLink"]
+    send(org, change_set(rename(1, "a"), operation(f"DELETE {deal(2)}"), operation("DELETE goals(1)")))
+    assert org.call("GET", link).json()["value"] == []
+    assert name_of(org, 2)
+
+
+def test_operations_of_a_set_refer_to_earlier_ones(org: Org) -> None:
+    made = operation("POST accounts", {"name": "Parent"})
+    bound = operation("POST accounts", {"name": "Child", "parentaccountid@odata.bind": "$1"})
+    changed = operation("PATCH $1", {"name": "Changed"})
+    response = send(org, change_set(made, bound, changed))
+    assert statuses(response) == [204, 204, 204], response.text
+    accounts = org.call("GET", "accounts?$select=name,_parentaccountid_value").json()["value"]
+    child = next(row for row in accounts if row["name"] == "Child")
+    parent = next(row for row in accounts if row["accountid"] == child["_parentaccountid_value"])
+    assert parent["name"] == "Changed"
+
+
+@pytest.mark.parametrize("line", ["PATCH $2", "PATCH $1"])
+def test_a_reference_to_nothing_earlier_is_refused(org: Org, line: str) -> None:
+    response = send(org, change_set(operation(line, {"name": "x"})))
+    assert "Content-ID Reference: '$" in response.text
+    assert "does not exist in the batch context." in response.text
+    assert response.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("", "closing delimiter"),
+        ("--b\r\nX: 1\r\n\r\n\r\n--b--", "Content-Type"),
+        (single("GET accounts").replace("\r\n", "\n") + "--b--\n", "CR and LF"),
+        ("--b\r\nContent-Type: text/plain\r\n\r\nx\r\n--b--", "application/http"),
+        (f"--b\r\n{HEADS}\r\nGET accounts\r\n\r\n--b--", "request line"),
+        (change_set(operation("GET accounts")) + "--b--", "only support the HTTP methods"),
+    ],
+)
+def test_a_body_that_is_no_batch_is_refused_as_a_whole(org: Org, body: str, says: str) -> None:
+    headers = {"Content-Type": "multipart/mixed; boundary=b"}
+    response = org.session.post(f"{ROOT}$batch", data=body.encode(), headers=headers)
+    assert response.status_code == 400
+    assert says in response.json()["error"]["message"]
+
+
+def test_a_batch_holds_a_thousand_operations_and_no_batch() -> None:
+    org = Org(batch_limit=3)
+    get = single(f"GET {deal(1)}?$select=name")
+    assert statuses(send(org, *[get] * 3)) == [200] * 3
+    assert send(org, *[get] * 4).json()["error"]["message"].startswith("The current batch message contains too many")
+    assert codes(send(org, single("POST $batch"))) == ["0x80040203"]
+
+
+def test_an_address_inside_may_be_twice_as_long(org: Org) -> None:
+    def asking(length: int) -> str:
+        start = "opportunities?$select=name&$filter=name eq '"
+        return start + "x" * (length - len(start) - 1 - len(ROOT)) + "'"
+
+    assert org.call("GET", asking(40_000)).status_code == 400
+    assert statuses(send(org, single(f"GET {asking(60_000)}"))) == [200]
+    assert statuses(send(org, single(f"GET {asking(70_000)}"))) == [400]
+
+
+_PIECES: Sequence[str] = [
+    "--b",
+    "--c",
+    "--",
+    "\r\n",
+    "\n",
+    " ",
+    ":",
+    HEADS,
+    "GET accounts HTTP/1.1",
+    "Content-ID: 1",
+    "$1",
+]
+
+
+@settings(max_examples=examples(40), deadline=None, derandomize=SAME_EACH_RUN)
+@given(st.lists(st.one_of(st.sampled_from(_PIECES), st.text(max_size=5)), max_size=30))
+def test_whatever_is_sent_is_answered_or_refused(pieces: list[str]) -> None:
+    headers = {"Content-Type": "multipart/mixed; boundary=b"}
+    response = _FUZZED.session.post(f"{ROOT}$batch", data="".join(pieces).encode(), headers=headers)
+    assert response.status_code in (200, 400)
+
+
+_FUZZED = Org()
