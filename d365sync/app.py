@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -18,6 +19,7 @@ from d365sync import logs
 from d365sync.config import Config, resolve_secret
 from d365sync.dataverse.auth import MsalTokens, SignIn, certificate_credential
 from d365sync.dataverse.client import DataverseClient
+from d365sync.dataverse.gate import MonotonicTimer, Timer
 from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.session import make_session
 from d365sync.dataverse.transport import Answer
@@ -60,6 +62,7 @@ def build(
     environ: Mapping[str, str] = os.environ,
     session: requests.Session | None = None,
     line_options: Mapping[str, Any] | None = None,
+    timer: Timer | None = None,
     offline: bool = False,
 ) -> App:
     """Build the application; ``session`` is the seam at which tests put the emulator.
@@ -70,7 +73,7 @@ def build(
         ConfigError: a secret, certificate or CA bundle that cannot be read, or a database URL that cannot be used.
         MirrorError, JournalError: a database that cannot be opened.
     """
-    client = _NoClient() if offline else make_client(config, environ=environ, session=session)
+    client = _NoClient() if offline else make_client(config, environ=environ, session=session, timer=timer)
     line = Line(
         config=config,
         client=client,
@@ -102,23 +105,29 @@ class _NoClient(DataverseClient):
 
 
 def make_client(
-    config: Config, *, environ: Mapping[str, str] = os.environ, session: requests.Session | None = None
+    config: Config,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    session: requests.Session | None = None,
+    timer: Timer | None = None,
 ) -> DataverseClient:
-    """Build the Dataverse client of a configuration.
+    """Build the Dataverse client of a configuration; ``timer`` is the clock by which it waits.
 
     Raises:
         ConfigError: the secret, the certificate or the CA bundle cannot be read.
     """
     remote = config.dataverse
-    session = session or make_session(_ca_bundle(config))
+    logs.hide(urlsplit(remote.proxy).password or "")
+    session = session or make_session(_ca_bundle(config), remote.proxy)
     sign_in = SignIn(remote.url, remote.tenant_id, remote.client_id, _credential(config, environ), remote.authority)
     return DataverseClient(
         session,
         remote.url,
         MsalTokens(sign_in, session, remote.timeout),
-        retry=RetryPolicy(budget_s=remote.retry_budget),
+        retry=RetryPolicy(budget_s=remote.retry_budget, timer=timer or MonotonicTimer()),
         page_size=remote.page_size,
         timeout_s=remote.timeout,
+        concurrency=remote.concurrency,
     )
 
 

@@ -81,6 +81,10 @@ class DataverseSection(_Section):
     page_size: Annotated[int, Field(ge=1, le=5000)] = 5000
     timeout: Duration = 120
     retry_budget: Duration = 300
+    concurrency: Annotated[int, Field(ge=0, le=24)] = 0
+    proxy: Annotated[str, Field(pattern=r"^(https?://[^\s/]+/?)?$")] = ""
+    daily_requests: Annotated[int, Field(ge=1)] = 500_000
+    daily_warning_pct: Annotated[int, Field(ge=1, le=100)] = 50
 
     @model_validator(mode="after")
     def _has_what_its_auth_needs(self) -> DataverseSection:

@@ -48,6 +48,13 @@ ca_bundle = {ca_bundle}
 page_size = 5000
 timeout = "120s"
 retry_budget = "5m"
+# Requests at once; 0: as many as the server advises, fewer when it complains.
+concurrency = 0
+# A proxy for every request (http://host:port); empty: HTTPS_PROXY and NO_PROXY of the environment.
+proxy = ""
+# The tenant's requests of 24 hours for application users, and from which share of them `status` warns.
+daily_requests = 500000
+daily_warning_pct = 50
 
 [storage]
 # The mirror is a copy and may be deleted at any time. The journal is not: back it up.

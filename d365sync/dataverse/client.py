@@ -10,9 +10,9 @@ IO: HTTP.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 import structlog
@@ -21,6 +21,7 @@ from d365sync.core.schema import Table
 from d365sync.core.values import Value, format_instant
 from d365sync.dataverse.auth import TokenSource
 from d365sync.dataverse.retry import RetryPolicy
+from d365sync.dataverse.throttle import side_by_side
 from d365sync.dataverse.transport import Answer, Transport
 from d365sync.dataverse.wire import (
     LOOKUP_LOGICAL_NAME,
@@ -35,6 +36,8 @@ from d365sync.dataverse.wire import (
 from d365sync.errors import ProtocolError, RejectedError, RetryableError
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 ACTION_NAMESPACE = "Microsoft.Dynamics.CRM"
 NOT_THERE = 404
@@ -52,11 +55,24 @@ class DataverseClient:
         retry: RetryPolicy,
         page_size: int = 5000,
         timeout_s: float = 120,
+        concurrency: int = 0,
     ) -> None:
-        self.transport = Transport(session, url, tokens, retry=retry, timeout_s=timeout_s)
+        self.transport = Transport(session, url, tokens, retry=retry, timeout_s=timeout_s, concurrency=concurrency)
         self._page_size = page_size
         self.api_root = self.transport.api_root
         self.usage = self.transport.usage
+
+    @property
+    def workers(self) -> int:
+        """How many requests may be under way at once, now: by the server's hint, fewer after it complained."""
+        return self.transport.throttle.workers
+
+    def side_by_side(self, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
+        """Make calls in threads, as many at once as the server likes; yield their results in the order of the calls.
+
+        See :func:`d365sync.dataverse.throttle.side_by_side`; close the iterator if it is not read to its end.
+        """
+        return side_by_side(calls, lambda: self.workers)
 
     def who_am_i(self, *, on_behalf_of: str = "") -> tuple[Mapping[str, Any], dt.datetime | None]:
         """Return the WhoAmI answer and the server's clock, None when it does not tell.

@@ -8,6 +8,7 @@ IO: HTTP.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,8 +18,10 @@ from requests.structures import CaseInsensitiveDict
 
 from d365sync import __version__
 from d365sync.dataverse.auth import TokenSource, no_answer
-from d365sync.dataverse.retry import RetryPolicy
+from d365sync.dataverse.gate import Circuit, Gate, check_stopped
+from d365sync.dataverse.retry import Repeats, RetryPolicy
 from d365sync.dataverse.session import read_body, verifying
+from d365sync.dataverse.throttle import Throttle
 from d365sync.dataverse.usage import Usage
 from d365sync.dataverse.wire import check_link, error_of, request_id
 from d365sync.errors import AuthError, ProtocolError, RetryableError
@@ -29,6 +32,8 @@ API_PATH = "/api/data/v9.2"
 JSON = "application/json"
 STRANGER_ATTEMPTS = 3
 """Attempts at a host that has never answered: its address is more likely wrong than its network down."""
+UNREAD = (429, 503)
+"""Statuses of requests that were not carried out. Source: Service protection API limits; RFC 9110."""
 HEADERS = {
     "Accept": JSON,
     "Accept-Encoding": "gzip",
@@ -49,27 +54,46 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
-    """One request as it will be sent each time, but for its token."""
+    """One request as it will be sent each time, but for its token; ``sent`` is how often it was."""
 
     prepared: requests.PreparedRequest
     what: str
     expects: str
     operations: int
+    repeatable: bool
+    give_up_at: float
+    sent: int = 0
+
+    def may_repeat(self, error: RetryableError, went: bool) -> bool:
+        """Say whether another sending can do no harm: it did not go, or was refused unread, or is idempotent."""
+        return self.repeatable or not went or error.status in UNREAD
 
 
 class Transport:
     """One organization, one identity. ``url`` is the organization's address, without path."""
 
     def __init__(
-        self, session: requests.Session, url: str, tokens: TokenSource, *, retry: RetryPolicy, timeout_s: float = 120
+        self,
+        session: requests.Session,
+        url: str,
+        tokens: TokenSource,
+        *,
+        retry: RetryPolicy,
+        timeout_s: float = 120,
+        concurrency: int = 0,
     ) -> None:
         self._session = verifying(session)
         self._tokens = tokens
         self._retry = retry
         self._timeout_s = timeout_s
         self._answered = False
+        self._renewing = threading.Lock()
+        self._repeats = Repeats(retry.retries)
+        self._circuit = Circuit(retry.timer)
+        self.gate = Gate(retry.timer)
+        self.throttle = Throttle(concurrency)
         self.api_root = f"{url.rstrip('/')}{API_PATH}"
         self.usage = Usage()
 
@@ -94,8 +118,8 @@ class Transport:
         expected is returned whatever its status. ``operations`` is what it counts against the daily entitlement.
 
         Raises:
-            RemoteError: refused, or no usable answer within the retry budget. RetryableError with status None when
-                the outcome is unknown.
+            RemoteError: refused, or no usable answer within the retry budget. RetryableError with another status than
+                429 and 503 (which say that nothing was carried out) when the outcome is unknown.
             ProtocolError: the address lies outside the API, or the answer is not the protocol.
         """
         check_link(address, self.api_root)
@@ -108,27 +132,57 @@ class Transport:
             sent["Content-Type"] = content_type
         prepared = requests.Request(method, address, params=params, data=body, headers=sent).prepare()
         what = f"{method} {address.removeprefix(self.api_root).partition('?')[0].lstrip('/')}"
+        give_up_at = self._retry.timer.now() + self._retry.budget_s
         repeatable = method == "GET" if idempotent is None else idempotent
-        failures = itertools.count(1)
+        return self._persist(_Call(prepared, what, expects, operations, repeatable, give_up_at))
 
-        def again(error: RetryableError) -> bool:
-            if not self._answered and error.status is None and next(failures) >= STRANGER_ATTEMPTS:
-                return False
-            return repeatable or error.status in (429, 503)
+    def ask_patience(self, error: RetryableError, attempt: int = 1) -> float:
+        """Shut the gate for everybody as a 429 (or 503) asks, also one within a batch; return the seconds from now."""
+        wait_s = self._retry.wait_s(error, attempt)
+        more_s = self.gate.shut(wait_s)
+        if wait_s <= self._retry.budget_s:
+            self.usage.add(throttled_s=more_s)
+        elif not error.hint:
+            error.hint = f"the server asks to wait {wait_s:.0f} s, longer than dataverse.retry_budget; try again then"
+        return wait_s
 
-        call = _Call(prepared, what, expects, operations)
-        return self._retry.run(lambda: self._authorized(call), again=again)
+    def _persist(self, call: _Call) -> Answer:
+        """Send until there is an answer, or no further attempt makes sense."""
+        timer = self._retry.timer
+        for attempt in itertools.count(1):
+            self._circuit.check()
+            sent_before = call.sent
+            try:
+                return self._authorized(call)
+            except RetryableError as error:
+                went = call.sent > sent_before
+                asked = went and (error.status == 429 or bool(error.status == 503 and error.retry_after_s))
+                wait_s = self.ask_patience(error, attempt) if asked else self._retry.wait_s(error, attempt)
+                if went and not asked:
+                    self._circuit.failed()
+                strange = not self._answered and error.status is None and attempt >= STRANGER_ATTEMPTS
+                late = timer.now() + wait_s > call.give_up_at
+                last = strange or late or attempt >= self._retry.attempts or not call.may_repeat(error, went)
+                if last or not (asked or self._repeats.take()):
+                    raise
+                log.info("request.retry", request=call.what, attempt=attempt, wait_s=round(wait_s, 1), why=str(error))
+                self.usage.add(retries=1)
+                if not asked:
+                    timer.wait_until(timer.now() + wait_s)
+            check_stopped()
+        raise AssertionError("unreachable")
 
     def _authorized(self, call: _Call) -> Answer:
         """Send with a token; after a 401, once more with a fresh one."""
+        token = self._tokens.token()
         try:
-            return self._once(call, self._tokens.token())
+            return self._once(call, token)
         except AuthError as error:
             if error.status != 401:
                 raise
             log.info("token.refused", request=call.what, request_id=error.request_id)
         try:
-            return self._once(call, self._tokens.token(fresh=True))
+            return self._once(call, self._renewed(token))
         except AuthError as error:
             if error.status != 401:
                 raise
@@ -139,25 +193,46 @@ class Transport:
                 hint="check that url is this organization's address and that tenant_id is its tenant",
             ) from None
 
+    def _renewed(self, refused: str) -> str:
+        """Return another token than the one refused, which other threads may have fetched meanwhile."""
+        with self._renewing:
+            token = self._tokens.token()
+            return token if token != refused else self._tokens.token(fresh=True)
+
     def _once(self, call: _Call, token: str) -> Answer:
         prepared = call.prepared.copy()
         prepared.headers["Authorization"] = f"Bearer {token}"
-        counted = {"requests": 1, "operations": call.operations, "sent_bytes": len(prepared.body or b"")}
+        with self.throttle.place() as round_:
+            self.gate.pass_through(call.give_up_at)
+            call.sent += 1
+            status, headers, body = self._counted(call, prepared)
+            if status == 429:
+                self.throttle.complained(round_)
+        self._answered = True
+        log.debug("request.done", request=call.what, status=status, size=len(body), request_id=request_id(headers))
+        if status < 500:
+            self._circuit.answered()
+        answer = _judged(call, status, headers, body)
+        self.throttle.succeeded()
+        self.throttle.advised(headers.get("x-ms-dop-hint", ""))
+        self._repeats.succeeded()
+        return answer
+
+    def _counted(self, call: _Call, prepared: requests.PreparedRequest) -> tuple[int, Mapping[str, str], bytes]:
+        """Send once and read the answer, whatever it says."""
+        answered, amounts = "none", {"requests": 1, "operations": call.operations, "sent_bytes": _size(prepared)}
         try:
             response = self._exchange(prepared)
             body, received = read_body(response)
+            answered = str(response.status_code)
+            amounts |= {"bytes": len(body), "received_bytes": received}
         except requests.RequestException as error:
-            self.usage.add(f"{prepared.method} none", **counted)
             raise no_answer(f"{call.what}: no answer from {self.api_root.split('/')[2]}", error) from None
         except ProtocolError as error:
-            self.usage.add(f"{prepared.method} none", **counted)
             raise ProtocolError(f"{call.what}: {error}") from None
-        status = response.status_code
-        self.usage.add(f"{prepared.method} {status}", bytes=len(body), received_bytes=received, **counted)
-        self._answered = True
-        headers: Mapping[str, str] = CaseInsensitiveDict(response.headers)
-        log.debug("request.done", request=call.what, status=status, size=len(body), request_id=request_id(headers))
-        return _judged(call, status, headers, body)
+        finally:
+            self.usage.add(f"{prepared.method} {answered}", **amounts)
+        return response.status_code, CaseInsensitiveDict(response.headers), body
 
     def _exchange(self, prepared: requests.PreparedRequest) -> requests.Response:
         """Hand the request to the session's adapter: no cookies, no redirects, nothing of the session changes."""
@@ -171,6 +246,10 @@ class Transport:
             cert=settings["cert"],
             proxies=settings["proxies"],
         )
+
+
+def _size(prepared: requests.PreparedRequest) -> int:
+    return len(prepared.body) if isinstance(prepared.body, bytes) else 0
 
 
 def _judged(call: _Call, status: int, headers: Mapping[str, str], body: bytes) -> Answer:

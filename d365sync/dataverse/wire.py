@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -199,9 +200,18 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str) ->
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of ``Retry-After``; None when it is absent or not a plain number of seconds."""
+    """Return the seconds of ``Retry-After``, 0 for a time that is past; None when it is absent or cannot be read.
+
+    A date counts from the answer's own ``Date``, so that this machine's clock does not matter. Source: RFC 9110.
+    """
     text = headers.get("Retry-After", "").strip()
-    return float(text) if re.fullmatch(r"\d{1,6}(\.\d+)?", text) else None
+    if re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]+)?", text):
+        return max(0.0, float(text))
+    try:
+        asked, sent = (parsedate_to_datetime(value) for value in (text, headers.get("Date", "")))
+        return max(0.0, (asked - sent).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def request_id(headers: Mapping[str, str]) -> str:

@@ -178,7 +178,7 @@ def test_errors_of_gateways_are_read_defensively(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("3", 3), ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None)]
+    ("text", "seconds"), [("3", 3), ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", 0)]
 )
 def test_retry_after(text: str, seconds: float | None) -> None:
     assert retry_after({"Retry-After": text}) == seconds
