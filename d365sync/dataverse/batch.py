@@ -1,15 +1,16 @@
-"""``$batch``: many requests as one, composed and read back; each part has an answer of its own.
+"""``$batch`` as values: many requests in one body, and the answer of each out of one answer.
 
-Only parts that stand for themselves are composed, no change sets: with ``odata.continue-on-error`` every part is then
-answered in its order, whatever becomes of the others.
+Only what d365sync sends: single requests, each on its own, no change sets. An answer that is damaged anywhere, or that
+does not answer every request, is refused whole: which request would have been answered by what is not guessed.
 
-Source: Execute batch operations using the Web API.
+Source: Execute batch operations using the Web API (CRLF, closing delimiter, 1000 operations).
 
 Pure.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,121 +20,122 @@ from requests.structures import CaseInsensitiveDict
 from d365sync.errors import ProtocolError
 
 MOST_PARTS = 1000
-"""Source: Execute batch operations (a batch can hold up to 1000 requests)."""
-CONTINUE = "odata.continue-on-error"
-_LINE = b"\r\n"
+"""Source: Execute batch operations using the Web API."""
+
 _BOUNDARY = re.compile(
-    r"""multipart/mixed\s*;(?:[^"]*;)?\s*boundary=(?:"([^"]{1,200})"|([^\s;"]{1,200}))""", re.IGNORECASE
+    r"""(?:^|;)\s*boundary\s*=\s*(?:"([^"\r\n]{1,200})"|([^\s;"]{1,200}))\s*(?:;|$)""", re.IGNORECASE
 )
-_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?")
+_STATUS_LINE = re.compile(rb"HTTP/\d(?:\.\d)? ([1-5]\d\d)(?: [^\r\n]*)?")
+_BLANK_LINE = re.compile(rb"\r?\n[ \t]*\r?\n")
+_SAFE = re.compile(r"[\x21-\x7e][\x20-\x7e]*")
+_SAFE_URL = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One request of a batch; ``address`` is rooted (``/api/data/v9.2/goals?...``) or absolute, and encoded."""
+    """One request of a batch. ``path`` is below the API root, percent-encoded, with its query."""
 
     method: str
-    address: str
+    path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PartAnswer:
-    """The answer to one part; ``headers`` are found in any case."""
+    """The answer to one request of a batch, successful or not; header names in any case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-def content_type_of(boundary: str) -> str:
+def content_type(boundary: str) -> str:
     """Return the ``Content-Type`` of a batch."""
-    return f'multipart/mixed; boundary="{boundary}"'
+    return f"multipart/mixed; boundary={boundary}"
 
 
-def compose(parts: Sequence[Part], boundary: str) -> bytes:
-    """Return the body of a batch. The documents require CRLF, and a blank line after each part's headers.
+def compose(parts: Sequence[Part], api_path: str, boundary: str) -> bytes:
+    """Write a batch; ``api_path`` is the path of the API root, such as ``/api/data/v9.2``.
 
     Raises:
-        ValueError: no parts or too many, or a line break in what must be one line.
+        ValueError: no parts, more than the platform takes, or a part that would not be one request.
     """
     if not 0 < len(parts) <= MOST_PARTS:
         raise ValueError(f"a batch has 1 to {MOST_PARTS} parts, not {len(parts)}")
-    lines: list[bytes] = []
-    for part in parts:
-        lines += [b"--" + boundary.encode("ascii"), b"Content-Type: application/http"]
-        lines += [b"Content-Transfer-Encoding: binary", b"", _one_line(f"{part.method} {part.address} HTTP/1.1")]
-        headers = dict(part.headers)
-        if part.body is not None:
-            headers.setdefault("Content-Type", "application/json; type=entry")
-        lines += [_one_line(f"{name}: {value}") for name, value in headers.items()]
-        lines += [b"", part.body or b""]
-    return _LINE.join([*lines, b"--" + boundary.encode("ascii") + b"--", b""])
+    delimiter = f"--{boundary}".encode()
+    if any(part.body is not None and delimiter in part.body for part in parts):
+        raise ValueError("a part holds the boundary of its batch")
+    pieces = [piece for part in parts for piece in (delimiter, _compose_part(part, api_path))]
+    return b"\r\n".join([*pieces, delimiter + b"--", b""])
 
 
-def read_answers(content_type: str, body: bytes, count: int) -> list[PartAnswer]:
-    """Return the answers to a batch of ``count`` parts sent with :data:`CONTINUE`, in their order.
+def parse(content_type: str, body: bytes, expected: int) -> tuple[PartAnswer, ...]:
+    """Read the answers to a batch of ``expected`` parts, in the order of the parts.
 
     Raises:
-        ProtocolError: not the answer to a batch, or not an answer for each part.
+        ProtocolError: not a batch answer, damaged, cut off, or with another number of answers.
     """
-    answers = [_answer(part) for part in _split(body, _boundary(content_type))]
-    if len(answers) != count:
-        raise ProtocolError(f"a batch of {count} requests got {len(answers)} answers")
+    if content_type.partition(";")[0].strip().lower() != "multipart/mixed":
+        raise ProtocolError(f"the answer to a batch is {content_type[:60]!r}, not multipart/mixed")
+    found = _BOUNDARY.search(content_type)
+    if found is None:
+        raise ProtocolError("the answer to a batch names no boundary")
+    answers = tuple(
+        _parse_part(section) for section in _sections(body, (found[1] or found[2]).encode("latin-1", "replace"))
+    )
+    if len(answers) != expected:
+        raise ProtocolError(f"a batch of {expected} requests was answered with {len(answers)} answers")
     return answers
 
 
-def _one_line(text: str) -> bytes:
-    line = text.encode("utf-8")
-    if b"\r" in line or b"\n" in line:
-        raise ValueError(f"a line of a batch must not hold a line break: {text[:40]!r}")
-    return line
+def _compose_part(part: Part, api_path: str) -> bytes:
+    url = f"{api_path}/{part.path}"
+    fields = [text for header in part.headers.items() for text in header]
+    if not part.method.isalpha() or not _SAFE_URL.fullmatch(url) or not all(map(_SAFE.fullmatch, fields)):
+        raise ValueError(f"{part.method} {part.path[:80]!r} cannot stand in a batch")
+    lines = ["Content-Type: application/http", "Content-Transfer-Encoding: binary", ""]
+    lines += [f"{part.method} {url} HTTP/1.1", *(f"{name}: {value}" for name, value in part.headers.items())]
+    if part.body is not None:
+        lines.append("Content-Type: application/json; type=entry")
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + (part.body or b"")
 
 
-def _boundary(content_type: str) -> bytes:
-    found = _BOUNDARY.match(content_type.strip())
-    if found is None:
-        raise ProtocolError(f"the answer to a batch is {content_type[:60]!r}, not multipart/mixed with a boundary")
-    return b"--" + (found[1] or found[2]).encode("utf-8")
+def _sections(body: bytes, boundary: bytes) -> list[bytes]:
+    """Split a multipart body at its delimiters, which are whole lines; the last must be the closing one."""
+    delimiter = re.compile(rb"(?:\A|\r?\n)--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\r?\n|\Z)")
+    marks = list(delimiter.finditer(body))
+    closing = [index for index, mark in enumerate(marks) if mark[1]]
+    if closing != [len(marks) - 1]:
+        raise ProtocolError("the answer to a batch is cut off: its closing delimiter is missing or in the wrong place")
+    return [body[mark.end() : after.start()] for mark, after in itertools.pairwise(marks)]
 
 
-def _split(body: bytes, delimiter: bytes) -> list[bytes]:
-    """Return what stands between the delimiters, which are whole lines; the last one ends with two dashes.
-
-    Raises:
-        ProtocolError: the last delimiter is missing: the answer was cut.
-    """
-    pieces = re.split(rb"(?:\A|\r\n)" + re.escape(delimiter) + rb"(--)?[ \t]*(?=\r\n|\Z)", body)
-    contents, ends = pieces[2::2], pieces[1::2]
-    if not ends or ends[-1] is None or any(ends[:-1]):
-        raise ProtocolError("the answer to a batch ends before its last part")
-    return contents[:-1]
-
-
-def _answer(part: bytes) -> PartAnswer:
-    mime, _, message = part.removeprefix(_LINE).partition(_LINE + _LINE)
-    kind = _headers(mime).get("Content-Type", "")
-    if kind.partition(";")[0].strip().lower() != "application/http":
-        raise ProtocolError(f"a part of the answer to a batch is {kind[:60]!r}, not application/http")
-    head, blank, body = message.partition(_LINE + _LINE)
-    first, _, lines = head.partition(_LINE)
-    status = _STATUS.fullmatch(first)
+def _parse_part(section: bytes) -> PartAnswer:
+    outer, message = _head_and_rest(b"\r\n" + section.lstrip(b"\r\n"))
+    if _headers(outer).get("Content-Type", "").partition(";")[0].strip().lower() != "application/http":
+        raise ProtocolError("an answer of a batch is not an HTTP answer")
+    head, rest = _head_and_rest(message)
+    status_line, _, fields = head.lstrip(b"\r\n").partition(b"\n")
+    status = _STATUS_LINE.fullmatch(status_line.rstrip(b"\r"))
     if status is None:
-        raise ProtocolError(f"a part of the answer to a batch begins with {first[:40]!r}, not with a status line")
-    headers = _headers(lines if blank else lines.removesuffix(_LINE))
-    length = headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) > len(body):
-        raise ProtocolError("a part of the answer to a batch is shorter than it says")
-    return PartAnswer(int(status[1]), headers, body.removesuffix(_LINE) if not body.strip() else body)
+        raise ProtocolError(f"an answer of a batch begins with {status_line[:40].decode('latin-1')!r}")
+    return PartAnswer(int(status[1]), _headers(fields), rest)
 
 
-def _headers(lines: bytes) -> CaseInsensitiveDict[str]:
+def _head_and_rest(text: bytes) -> tuple[bytes, bytes]:
+    """Split at the first blank line; without one, all of it is head: an answer without a body may end so."""
+    blank = _BLANK_LINE.search(text)
+    return (text, b"") if blank is None else (text[: blank.start()], text[blank.end() :])
+
+
+def _headers(head: bytes) -> Mapping[str, str]:
     headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
-    for line in filter(None, lines.split(_LINE)):
-        name, colon, value = line.decode("latin-1").partition(":")
-        if not colon or not _NAME.fullmatch(name):
-            raise ProtocolError(f"a part of the answer to a batch has the header line {line[:40]!r}")
-        headers[name] = value.strip()
+    for line in head.decode("latin-1").splitlines():
+        name, colon, value = line.partition(":")
+        if not line.strip():
+            continue
+        if not colon or not name.strip():
+            raise ProtocolError(f"an answer of a batch has the header line {line[:40]!r}")
+        headers[name.strip()] = value.strip()
     return headers
