@@ -20,6 +20,7 @@ import structlog
 from d365sync.core.schema import Table
 from d365sync.core.values import Value, format_instant
 from d365sync.dataverse.auth import TokenSource
+from d365sync.dataverse.decoding import PageDecoder, StoredPage
 from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.throttle import side_by_side
 from d365sync.dataverse.transport import Answer, Transport
@@ -36,6 +37,7 @@ from d365sync.dataverse.wire import (
 from d365sync.errors import ProtocolError, RejectedError, RetryableError
 
 log = structlog.get_logger(__name__)
+AnyPage = TypeVar("AnyPage", Page, StoredPage)
 
 T = TypeVar("T")
 
@@ -131,6 +133,31 @@ class DataverseClient:
         """
         yield from self._pages(table, columns, check_link(delta_link, self.api_root), None, ("odata.track-changes",))
 
+    def stored_rows(
+        self, decoder: PageDecoder, *, where: str = "", order: str = "", tracked: bool = False
+    ) -> Iterator[StoredPage]:
+        """Yield every page of the decoder's table in stored spelling; options as for :meth:`rows`.
+
+        With ``tracked`` the last page carries the delta link; changes then must be tracked, and nothing filtered.
+        """
+        table, columns = decoder.table, decoder.column_names
+        params = {"$select": select_clause(table, columns)}
+        if where:
+            params["$filter"] = where
+        if order:
+            params["$orderby"] = order
+        extra = ("odata.track-changes",) if tracked else ()
+        yield from self._paged(decoder.read, table, f"{self.api_root}/{table.entity_set_name}", params, extra)
+
+    def stored_changes(self, decoder: PageDecoder, delta_link: str) -> Iterator[StoredPage]:
+        """Yield the pages of changes since a delta link in stored spelling; see :meth:`changes`.
+
+        Raises:
+            BookmarkExpiredError: the link is too old; load the table in full.
+        """
+        address = check_link(delta_link, self.api_root)
+        yield from self._paged(decoder.read, decoder.table, address, None, ("odata.track-changes",))
+
     def row(self, table: Table, row_id: str, columns: Iterable[str]) -> Mapping[str, Value]:
         """Return one row.
 
@@ -189,12 +216,25 @@ class DataverseClient:
         on_behalf_of: str = "",
     ) -> Iterator[Page]:
         columns = tuple(columns)
+        yield from self._paged(
+            lambda body: read_page(body, table, columns), table, address, params, extra, on_behalf_of
+        )
+
+    def _paged(
+        self,
+        read: Callable[[bytes], AnyPage],
+        table: Table,
+        address: str,
+        params: Mapping[str, str] | None,
+        extra: tuple[str, ...],
+        on_behalf_of: str = "",
+    ) -> Iterator[AnyPage]:
         prefer = ",".join([*extra, f"odata.maxpagesize={self._page_size}", _annotations()])
-        seen: set[str] = set()
+        seen: set[str] = {address}
         link: str | None = address
         while link is not None:
             answer = self._send("GET", link, params=params, prefer=prefer, headers=_acting_for(on_behalf_of))
-            page = read_page(answer.body, table, columns)
+            page = read(answer.body)
             params = None
             yield page
             link = check_link(page.next_link, self.api_root) if page.next_link else None

@@ -144,7 +144,8 @@ class RowReader:
                 row[column.logical_name] = None if value is None else convert(value)
             except (ValueError, TypeError, ArithmeticError):
                 place = f"{self._table.logical_name}.{column.logical_name}"
-                raise ProtocolError(f"{place}: {str(value)[:40]!r} is not a {column.type} value") from None
+                record = f" (row {str(raw.get(self._table.primary_id))[:40]})"
+                raise ProtocolError(f"{place}: {_shown(value)} is not a {column.type} value{record}") from None
             if column.is_polymorphic:
                 row[column.type_name] = raw.get(f"{column.property_name}@{LOOKUP_LOGICAL_NAME}")
         if row[self._table.primary_id] is None:
@@ -233,6 +234,14 @@ def _error_text(body: bytes) -> tuple[str, str]:
     return str(error.get("code") or ""), " ".join(str(message).split())[:400]
 
 
+def _shown(value: object) -> str:
+    """Return the beginning of a value; a whole number of thousands of digits cannot even be spelled."""
+    try:
+        return repr(str(value)[:40])
+    except ValueError:
+        return "a number of too many digits"
+
+
 def _link(document: Mapping[str, object], name: str) -> str | None:
     link = document.get(name)
     return link if isinstance(link, str) and link else None
@@ -247,11 +256,11 @@ def _guid(value: object, table: Table, name: str) -> str:
 
 def _converter(column: Column) -> Callable[[Any], Value]:
     if column.type in GUID_TYPES:
-        return parse_guid
+        return lambda value: parse_guid(_as_text(value))
     if column.type in TEXT_TYPES:
         return _as_text
     if column.type is ColumnType.DATETIME:
-        return parse_on if column.date_behavior is DateBehavior.DATE_ONLY else _as_instant
+        return _as_on if column.date_behavior is DateBehavior.DATE_ONLY else _as_instant
     converters: Mapping[ColumnType, Callable[[Any], Value]] = {
         ColumnType.MONEY: _as_decimal,
         ColumnType.DECIMAL: _as_decimal,
@@ -273,6 +282,10 @@ def _as_instant(value: object) -> dt.datetime:
     if "T" not in text:
         raise ValueError(text)
     return parse_instant(text)
+
+
+def _as_on(value: object) -> dt.date:
+    return parse_on(_as_text(value))
 
 
 def _as_decimal(value: object) -> Decimal:

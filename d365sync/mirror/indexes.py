@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from d365sync.core.schema import Column, ColumnType, Table
 from d365sync.core.storage import FOLD_SUFFIX, StoredAs, has_fold, stored_as
 from d365sync.mirror.sums import Index
-from d365sync.mirror.tables import Dialect, quote
+from d365sync.mirror.tables import Dialect, mark, quote
 
 PREFIX = "_ix_"
 _FOUND = {
@@ -29,6 +29,13 @@ def ensure(connection: Connection, dialect: Dialect, wanted: frozenset[Index]) -
         connection.exec_driver_sql(f"DROP INDEX {quote(name)}")
     for name in sorted(names.keys() - found):
         connection.exec_driver_sql(_statement(name, names[name]))
+
+
+def exists(connection: Connection, dialect: Dialect, name: str) -> bool:
+    """Say whether an index of this name is there."""
+    column = "name" if dialect == "sqlite" else "indexname"
+    found = connection.exec_driver_sql(f"{_FOUND[dialect]} AND {column} = {mark(dialect)}", (name,))
+    return found.first() is not None
 
 
 def indexable(table: Table, names: set[str], dialect: Dialect) -> tuple[str, ...]:

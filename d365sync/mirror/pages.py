@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
-from d365sync.core.values import Row
+from d365sync.core.rowshape import VERSION, Stored, StoredRow
 from d365sync.mirror.tables import (
     BEFORE_PREFIX,
     LOAD_COLUMN,
-    VERSION,
     Dialect,
     MirrorTable,
     mark,
@@ -51,22 +52,92 @@ class Writer:
         """The key column, quoted."""
         return quote(self.table.table.primary_id)
 
+    @property
+    def version_at(self) -> int | None:
+        """Where the version stands in a stored row, None when rows have none."""
+        return self.table.rows.places.get(VERSION)
 
-def put_rows(writer: Writer, rows: Sequence[Row], load_number: int) -> int:
-    """Upsert the rows that are new or have another version; return how many those are."""
-    latest = {str(row[writer.table.table.primary_id]): row for row in rows}
+
+def put_rows(writer: Writer, rows: Sequence[StoredRow], load_number: int) -> int:
+    """Upsert the rows that are new or have another version; return how many those are.
+
+    What the present load (or a delta after it) has seen is never replaced by an older version of it: pages may come
+    twice, or in another order. An older version is taken from a new load, since an organization may be restored.
+    """
+    latest = _latest(writer, rows)
     known = _versions(writer, list(latest))
+    version = writer.version_at
     fresh = {
         row_id: row
         for row_id, row in latest.items()
-        if not writer.table.has_version or row_id not in known or known[row_id] != row.get(VERSION)
+        if version is None or row_id not in known or _supersedes(row[version], known[row_id], load_number)
     }
     _note_changes(writer, list(fresh), existing=[row_id for row_id in fresh if row_id in known])
-    stored = [writer.table.stored_row(row, load_number) for row in fresh.values()]
-    if stored:
-        writer.connection.exec_driver_sql(writer.table.upsert(writer.dialect), stored)
+    if fresh:
+        writer.connection.exec_driver_sql(writer.table.upsert(writer.dialect, load_number), list(fresh.values()))
     _mark_seen(writer, [row_id for row_id in latest if row_id not in fresh], load_number)
     return len(fresh)
+
+
+def append_rows(writer: Writer, rows: Sequence[StoredRow], load_number: int) -> None:
+    """Add rows to a table that has no key index yet; rows may come more than once until :func:`make_unique`."""
+    if not rows:
+        return
+    if writer.dialect == "sqlite":
+        writer.connection.exec_driver_sql(writer.table.append(writer.dialect, load_number), list(rows))
+        return
+    names = ", ".join(quote(name) for name, _ in writer.table.stored_columns)
+    driver: Any = writer.connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {writer.name} ({names}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row((*row, load_number))
+
+
+def make_unique(writer: Writer) -> None:
+    """Leave the greatest version of every appended row, and make the table's indexes."""
+    place = "rowid" if writer.dialect == "sqlite" else "ctid"
+    version = f"{quote(VERSION)} DESC, " if writer.table.has_version else ""
+    order = f"ROW_NUMBER() OVER (PARTITION BY {writer.key} ORDER BY {version}{place} DESC)"
+    twice = f"SELECT {writer.key} FROM {writer.name} GROUP BY {writer.key} HAVING COUNT(*) > 1"
+    again = f"SELECT {place} AS place, {order} AS nth FROM {writer.name} WHERE {writer.key} IN ({twice})"
+    unique, *others = writer.table.create_indexes()
+    with writer.connection.begin_nested() as attempt:
+        try:
+            writer.connection.exec_driver_sql(unique)
+        except IntegrityError:
+            attempt.rollback()
+            writer.connection.exec_driver_sql(
+                f"DELETE FROM {writer.name} WHERE {place} IN (SELECT place FROM ({again}) AS seen WHERE nth > 1)"
+            )
+            writer.connection.exec_driver_sql(unique)
+    for statement in others:
+        writer.connection.exec_driver_sql(statement)
+    writer.connection.execute(
+        text("UPDATE _table SET pulse = pulse + 1 WHERE name = :name"), {"name": writer.table.name}
+    )
+
+
+def _latest(writer: Writer, rows: Sequence[StoredRow]) -> dict[str, StoredRow]:
+    latest = {str(row[0]): row for row in rows}
+    version = writer.version_at
+    if len(latest) == len(rows) or version is None:
+        return latest
+    latest = {}
+    for row in rows:
+        other = latest.get(str(row[0]))
+        if other is None or _number(row[version]) >= _number(other[version]):
+            latest[str(row[0])] = row
+    return latest
+
+
+def _supersedes(version: Stored, known: tuple[int | None, int], load_number: int) -> bool:
+    if version is None or known[0] is None:
+        return True
+    return _number(version) > known[0] or (known[1] != load_number and version != known[0])
+
+
+def _number(version: Stored) -> int:
+    return int(version) if version is not None else -1
 
 
 def remove_rows(writer: Writer, ids: Sequence[str]) -> int:
@@ -105,11 +176,12 @@ def _changed_rows(writer: Writer, source: str, names: Sequence[str]) -> dict[str
     return {row[0]: tuple(row) for row in writer.connection.execute(text(sql), {"name": writer.table.name})}
 
 
-def _versions(writer: Writer, ids: Sequence[str]) -> dict[str, int | None]:
+def _versions(writer: Writer, ids: Sequence[str]) -> dict[str, tuple[int | None, int]]:
+    """Return, of the rows that are there, the version and the number of the load that last saw it."""
     version = quote(VERSION) if writer.table.has_version else "NULL"
-    sql = f"SELECT {writer.key}, {version} FROM {writer.name} WHERE {writer.key} IN "
+    sql = f"SELECT {writer.key}, {version}, {quote(LOAD_COLUMN)} FROM {writer.name} WHERE {writer.key} IN "
     return {
-        row[0]: row[1]
+        row[0]: (row[1], row[2])
         for batch in _batches(ids)
         for row in writer.connection.exec_driver_sql(sql + marks(writer.dialect, batch), tuple(batch))
     }

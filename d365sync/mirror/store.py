@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.goals.participation import Group
 from d365sync.core.goals.slices import Slice
+from d365sync.core.rowshape import ETAG_KEY, StoredRow
 from d365sync.core.storage import is_plain
 from d365sync.core.values import Row, Value, format_instant, parse_instant
 from d365sync.database import open_engine, transaction
@@ -31,7 +32,6 @@ from d365sync.mirror.models import MirrorModel
 from d365sync.mirror.tables import (
     BEFORE_PREFIX,
     ETAG_COLUMN,
-    ETAG_KEY,
     UNFIT_COLUMN,
     Dialect,
     MirrorTable,
@@ -39,7 +39,7 @@ from d365sync.mirror.tables import (
 )
 from d365sync.mirror.visible import VisibleIds
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 PULSE = "SELECT COALESCE(SUM(pulse), 0) FROM _table"
 MOST_WORKERS = 4
 """Statements at one time, each on a connection of its own; the pool holds five."""
@@ -109,12 +109,16 @@ class Mirror:
     # -- shape ---------------------------------------------------------------------------------------------------
 
     def ensure(self, table: MirrorTable) -> bool:
-        """Make a table, or make it again if its shape is another; say whether it is empty and must be loaded."""
+        """Make a table, or make it again if its shape is another; say whether it is empty and must be loaded.
+
+        An empty one has no indexes yet: it is given rows by :meth:`append` and finished by :meth:`fill`. One whose
+        filling was broken off is made again.
+        """
         with self._transaction() as connection:
             shape = connection.execute(
                 text("SELECT shape FROM _table WHERE name = :name"), {"name": table.name}
             ).scalar_one_or_none()
-            if shape == table.shape and inspect(connection).has_table(table.name):
+            if shape == table.shape and indexes.exists(connection, self.dialect, table.key_index):
                 return False
             for statement in (*table.drop(), *table.create(self.dialect)):
                 connection.exec_driver_sql(statement)
@@ -209,10 +213,49 @@ class Mirror:
             )
             return int(self._scalar(connection, "SELECT load_number FROM _table WHERE name = :name", name=name))
 
+    def append(self, table: MirrorTable, rows: Sequence[StoredRow], load_number: int) -> None:
+        """Add rows to a table that :meth:`ensure` has just made, in one transaction; several pages at once are best.
+
+        Raises:
+            MirrorError: the database failed; none of these rows is kept.
+        """
+        with self._transaction() as connection:
+            pages.append_rows(pages.Writer(connection, self.dialect, table), rows, load_number)
+
+    def fill(self, table: MirrorTable, last: Position, deleted: Sequence[str] = ()) -> Applied:
+        """End the first load of a table: make its indexes, and save the bookmark. Of rows seen twice the later stays.
+
+        Raises:
+            MirrorError: the database failed; the table will be made again.
+        """
+        with self._transaction() as connection:
+            writer = pages.Writer(connection, self.dialect, table)
+            pages.make_unique(writer)
+            removed = pages.remove_rows(writer, deleted)
+            self._save_position(connection, table.name, last)
+            count = int(self._scalar(connection, f"SELECT COUNT(*) FROM {quote(table.name)}"))
+        return Applied(changed=count, deleted=removed, seen=count)
+
     def apply(
         self,
         table: MirrorTable,
         rows: Sequence[Row],
+        deleted: Sequence[str] = (),
+        *,
+        load_number: int | None = None,
+        last: Position | None = None,
+    ) -> Applied:
+        """Apply rows given by logical name; see :meth:`put`."""
+        try:
+            stored = [table.rows.stored(row) for row in rows]
+        except ValueError as error:
+            raise MirrorError(f"a row cannot be mirrored: {error}") from error
+        return self.put(table, stored, deleted, load_number=load_number, last=last)
+
+    def put(
+        self,
+        table: MirrorTable,
+        rows: Sequence[StoredRow],
         deleted: Sequence[str] = (),
         *,
         load_number: int | None = None,
@@ -223,13 +266,15 @@ class Mirror:
         ``load_number`` is given by a full load. With both, rows that the load did not see are removed.
 
         Raises:
-            MirrorError: the database failed, or a value cannot be stored exactly; nothing of the page is kept.
+            MirrorError: the database failed; nothing of the page is kept.
         """
         with self._transaction() as connection:
             number = load_number or int(
                 self._scalar(connection, "SELECT load_number FROM _table WHERE name = :name", name=table.name)
             )
             writer = pages.Writer(connection, self.dialect, table)
+            if not indexes.exists(connection, self.dialect, table.key_index):
+                pages.make_unique(writer)
             applied = Applied(seen=len(rows))
             applied.changed = pages.put_rows(writer, rows, number)
             applied.deleted = pages.remove_rows(writer, deleted)

@@ -13,30 +13,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
 
+from d365sync.core.rowshape import VERSION, RowShape, Stored, StoredRow
 from d365sync.core.schema import Column, Table
-from d365sync.core.storage import (
-    FOLD_SUFFIX,
-    StorageRangeError,
-    StoredAs,
-    decode,
-    encode,
-    fold,
-    has_fold,
-    scale_of,
-    stored_as,
-)
+from d365sync.core.storage import StoredAs, scale_of
 from d365sync.core.values import Value
 
 Dialect = Literal["sqlite", "postgresql"]
-VERSION = "versionnumber"
 ETAG_COLUMN = "__etag"
 LOAD_COLUMN = "__load"
 UNFIT_COLUMN = "__unfit"
-ETAG_KEY = "@odata.etag"
 BEFORE_PREFIX = "_before_"
 
 
@@ -79,18 +67,15 @@ class MirrorTable:
         return VERSION in self.table.columns
 
     @cached_property
+    def rows(self) -> RowShape:
+        """What a row is decoded to and stored as."""
+        return RowShape(self.table, self.columns, self.as_text)
+
+    @cached_property
     def stored_columns(self) -> tuple[tuple[str, StoredAs], ...]:
         """Every SQL column with its type, companions included, ours last."""
-        stored: list[tuple[str, StoredAs]] = []
-        for column in self.columns:
-            kind = StoredAs.TEXT if column.logical_name in self.as_text else stored_as(column)
-            stored.append((column.logical_name, kind))
-            if column.is_polymorphic:
-                stored.append((column.type_name, StoredAs.TEXT))
-            if has_fold(column):
-                stored.append((column.logical_name + FOLD_SUFFIX, StoredAs.TEXT))
         ours = ((UNFIT_COLUMN, StoredAs.TEXT), (ETAG_COLUMN, StoredAs.TEXT), (LOAD_COLUMN, StoredAs.INTEGER))
-        return (*stored, *ours)
+        return (*self.rows.stored_columns, *ours)
 
     @cached_property
     def shape(self) -> str:
@@ -108,68 +93,61 @@ class MirrorTable:
         return hashlib.sha256(json.dumps([self.table.primary_id, columns, sorted(self.as_text)]).encode()).hexdigest()
 
     def create(self, dialect: Dialect) -> tuple[str, ...]:
-        """Return the statements that make the table and its before-images."""
+        """Return the statements that make the table, without its key yet, and its before-images."""
         lines = [f"{quote(name)} {_sql_type(kind, dialect)}" for name, kind in self.stored_columns]
-        lines[0] += " PRIMARY KEY"
-        body = ", ".join(lines)
-        made = tuple(f"CREATE TABLE {quote(name)} ({body})" for name in (self.name, BEFORE_PREFIX + self.name))
-        index, unfit = quote(f"_unfit_{self.name[:50]}"), quote(UNFIT_COLUMN)
-        return (*made, f"CREATE INDEX {index} ON {quote(self.name)} ({unfit}) WHERE {unfit} IS NOT NULL")
+        key, rest = lines[0], lines[1:]
+        return (
+            f"CREATE TABLE {quote(self.name)} ({', '.join([f'{key} NOT NULL', *rest])})",
+            f"CREATE TABLE {quote(BEFORE_PREFIX + self.name)} ({', '.join([f'{key} PRIMARY KEY', *rest])})",
+        )
+
+    @property
+    def key_index(self) -> str:
+        """The name of the index that makes the key unique; a table without it was not filled to its end."""
+        return f"_key_{self.name[:50]}"
+
+    def create_indexes(self) -> tuple[str, ...]:
+        """Return the statements that make the key unique and the rows with a value left out quick to find.
+
+        Made after the first rows are in: appending to a table without an index costs less than half.
+        """
+        name, key, unfit = quote(self.name), quote(self.table.primary_id), quote(UNFIT_COLUMN)
+        return (
+            f"CREATE UNIQUE INDEX {quote(self.key_index)} ON {name} ({key})",
+            f"CREATE INDEX {quote(f'_unfit_{self.name[:50]}')} ON {name} ({unfit}) WHERE {unfit} IS NOT NULL",
+        )
 
     def drop(self) -> tuple[str, ...]:
         """Return the statements that remove them, if they are there."""
         return tuple(f"DROP TABLE IF EXISTS {quote(name)}" for name in (self.name, BEFORE_PREFIX + self.name))
 
-    def upsert(self, dialect: Dialect) -> str:
-        """Return the statement that puts one row in place of what stands under its key."""
+    def upsert(self, dialect: Dialect, load_number: int) -> str:
+        """Return the statement that puts one row, as of :meth:`append`, in place of what stands under its key."""
         names = [quote(name) for name, _ in self.stored_columns]
-        marks = ", ".join([mark(dialect)] * len(names))
         updates = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
-        return (
-            f"INSERT INTO {quote(self.name)} ({', '.join(names)}) VALUES ({marks}) "
-            f"ON CONFLICT ({names[0]}) DO UPDATE SET {updates}"
-        )
+        return f"{self.append(dialect, load_number)} ON CONFLICT ({names[0]}) DO UPDATE SET {updates}"
 
-    def encode(self, column: Column, value: Value) -> int | float | str | None:
-        """Return the stored spelling of a value.
+    def append(self, dialect: Dialect, load_number: int) -> str:
+        """Return the statement that adds one row, given as :class:`RowShape` stores it."""
+        names = [quote(name) for name, _ in self.stored_columns]
+        marks = ", ".join([*[mark(dialect)] * (len(names) - 1), str(int(load_number))])
+        return f"INSERT INTO {quote(self.name)} ({', '.join(names)}) VALUES ({marks})"
 
-        Raises:
-            ValueError: it cannot be stored exactly.
-        """
-        if column.logical_name in self.as_text and value is not None:
-            return str(value)
-        return encode(column, value)
+    def encode(self, column: Column, value: Value) -> Stored:
+        """Return the stored spelling of a value; see :meth:`RowShape.encode`."""
+        return self.rows.encode(column, value)
 
-    def decode(self, column: Column, stored: int | float | str | None) -> Value:
+    def decode(self, column: Column, stored: Stored) -> Value:
         """Return the value of a stored spelling."""
-        if column.logical_name in self.as_text and stored is not None:
-            return Decimal(str(stored))
-        return decode(column, stored)
+        return self.rows.decode(column, stored)
 
-    def stored_row(self, row: Mapping[str, Any], load_number: int) -> tuple[int | float | str | None, ...]:
+    def stored_row(self, row: Mapping[str, Any], load_number: int) -> StoredRow:
         """Return a row in stored spelling, in the order of :attr:`stored_columns`.
-
-        A number too large to be stored is left out, and its column named in :data:`UNFIT_COLUMN`: what would ask for
-        it must be refused.
 
         Raises:
             ValueError: a value cannot be stored exactly.
         """
-        stored: list[int | float | str | None] = []
-        unfit: list[str] = []
-        for column in self.columns:
-            value: Value = row.get(column.logical_name)
-            try:
-                stored.append(self.encode(column, value))
-            except StorageRangeError:
-                stored.append(None)
-                unfit.append(column.logical_name)
-            if column.is_polymorphic:
-                stored.append(row.get(column.type_name))
-            if has_fold(column):
-                stored.append(fold(value) if isinstance(value, str) else None)
-        stored += [" ".join(unfit) or None, row.get(ETAG_KEY), load_number]
-        return tuple(stored)
+        return (*self.rows.stored(row), load_number)
 
 
 def mark(dialect: Dialect) -> str:
