@@ -104,8 +104,16 @@ class StorageSection(_Section):
 
 
 class PullSection(_Section):
-    """How tables without change tracking are read."""
+    """How tables are read.
 
+    ``tables`` at once, and ``partitions`` of one large table at its first load (1: page after page). Of a table of
+    ``guard_rows`` or more, a full read must not miss more than ``guard_percent``.
+    """
+
+    tables: Annotated[int, Field(ge=1, le=16)] = 4
+    partitions: Annotated[int, Field(ge=1, le=32)] = 8
+    guard_rows: Annotated[int, Field(ge=0)] = 50
+    guard_percent: Annotated[int, Field(ge=0, le=100)] = 50
     reread_up_to: Annotated[int, Field(ge=0)] = 1000
     overlap: Duration = 600
     sweep_every: Duration = 3600

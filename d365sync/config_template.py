@@ -68,6 +68,13 @@ reread_up_to = 1000
 # larger ones by modifiedon, looking back by this overlap, with a search for deleted rows now and then.
 overlap = "10m"
 sweep_every = "1h"
+# Tables read at one time, and ranges of one large table at its first load (1: page after page).
+tables = 4
+partitions = 8
+# Of a table of that many rows or more, a full read may miss this part at most; otherwise the cycle is refused, and
+# nothing removed, until `d365sync sync --full`.
+guard_rows = 50
+guard_percent = 50
 
 [writeback]
 # plan: compute and show, write nothing. override: write goals, with the override flags set.

@@ -30,6 +30,7 @@ from d365sync.dataverse.wire import (
     RowReader,
     check_link,
     decode_object,
+    delta_token,
     encode_body,
     read_page,
     select_clause,
@@ -157,6 +158,16 @@ class DataverseClient:
         """
         address = check_link(delta_link, self.api_root)
         yield from self._paged(decoder.read, decoder.table, address, None, ("odata.track-changes",))
+
+    def delta_link(self, decoder: PageDecoder, other: str) -> str:
+        """Return a delta link of the decoder's table with the token of another table's link.
+
+        Raises:
+            ProtocolError: the other link has no token.
+        """
+        token = delta_token(check_link(other, self.api_root))
+        selected = select_clause(decoder.table, decoder.column_names)
+        return f"{self.api_root}/{decoder.table.entity_set_name}?$select={selected}&$deltatoken={token}"
 
     def row(self, table: Table, row_id: str, columns: Iterable[str]) -> Mapping[str, Value]:
         """Return one row.

@@ -179,6 +179,18 @@ def check_link(link: str, api_root: str) -> str:
     return link
 
 
+def delta_token(link: str) -> str:
+    """Return the token of a delta link, still percent-encoded.
+
+    Raises:
+        ProtocolError: it has none.
+    """
+    found = re.search(r"[?&](?:\$|%24)deltatoken=([^&#]+)", link)
+    if found is None:
+        raise ProtocolError("a delta link has no token")
+    return found.group(1)
+
+
 def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str) -> RemoteError:
     """Turn an error answer into the exception that says what to do next. ``what`` names the request."""
     code, text = _error_text(body)

@@ -20,6 +20,7 @@ class TableShape(MirrorModel, table=True):
     """How a mirrored table was made, and whether all of it changed since the last recompute.
 
     ``pulse`` grows with every change of its rows, so that a recompute can tell whether it saw all of them.
+    ``unreadable`` is why the table could not be read the last time, empty when it could; ``mend`` what helps.
     """
 
     __tablename__ = "_table"
@@ -30,6 +31,8 @@ class TableShape(MirrorModel, table=True):
     all_changed: bool = True
     load_number: int = 0
     pulse: int = 0
+    unreadable: str = Field(default="", sa_column=Column(Text, nullable=False))
+    mend: str = Field(default="", sa_column=Column(Text, nullable=False))
 
 
 class Bookmark(MirrorModel, table=True):

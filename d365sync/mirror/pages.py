@@ -101,15 +101,14 @@ def make_unique(writer: Writer) -> None:
     twice = f"SELECT {writer.key} FROM {writer.name} GROUP BY {writer.key} HAVING COUNT(*) > 1"
     again = f"SELECT {place} AS place, {order} AS nth FROM {writer.name} WHERE {writer.key} IN ({twice})"
     unique, *others = writer.table.create_indexes()
-    with writer.connection.begin_nested() as attempt:
-        try:
+    try:
+        with writer.connection.begin_nested():
             writer.connection.exec_driver_sql(unique)
-        except IntegrityError:
-            attempt.rollback()
-            writer.connection.exec_driver_sql(
-                f"DELETE FROM {writer.name} WHERE {place} IN (SELECT place FROM ({again}) AS seen WHERE nth > 1)"
-            )
-            writer.connection.exec_driver_sql(unique)
+    except IntegrityError:
+        writer.connection.exec_driver_sql(
+            f"DELETE FROM {writer.name} WHERE {place} IN (SELECT place FROM ({again}) AS seen WHERE nth > 1)"
+        )
+        writer.connection.exec_driver_sql(unique)
     for statement in others:
         writer.connection.exec_driver_sql(statement)
     writer.connection.execute(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -126,8 +126,8 @@ class Mirror:
                 connection.execute(text(f"DELETE FROM {own} WHERE name = :name"), {"name": table.name})
             connection.execute(
                 text(
-                    "INSERT INTO _table (name, shape, columns, all_changed, load_number, pulse) "
-                    "VALUES (:name, :shape, :columns, :yes, 0, 0)"
+                    "INSERT INTO _table (name, shape, columns, all_changed, load_number, pulse, unreadable, mend) "
+                    "VALUES (:name, :shape, :columns, :yes, 0, 0, '', '')"
                 ),
                 {"name": table.name, "shape": table.shape, "columns": " ".join(table.column_names), "yes": True},
             )
@@ -213,14 +213,15 @@ class Mirror:
             )
             return int(self._scalar(connection, "SELECT load_number FROM _table WHERE name = :name", name=name))
 
-    def append(self, table: MirrorTable, rows: Sequence[StoredRow], load_number: int) -> None:
-        """Add rows to a table that :meth:`ensure` has just made, in one transaction; several pages at once are best.
+    def append(self, table: MirrorTable, several: Iterable[Sequence[StoredRow]], load_number: int) -> None:
+        """Add several pages to a table that :meth:`ensure` has just made, in one transaction.
 
         Raises:
             MirrorError: the database failed; none of these rows is kept.
         """
         with self._transaction() as connection:
-            pages.append_rows(pages.Writer(connection, self.dialect, table), rows, load_number)
+            for rows in several:
+                pages.append_rows(pages.Writer(connection, self.dialect, table), rows, load_number)
 
     def fill(self, table: MirrorTable, last: Position, deleted: Sequence[str] = ()) -> Applied:
         """End the first load of a table: make its indexes, and save the bookmark. Of rows seen twice the later stays.
@@ -233,7 +234,7 @@ class Mirror:
             pages.make_unique(writer)
             removed = pages.remove_rows(writer, deleted)
             self._save_position(connection, table.name, last)
-            count = int(self._scalar(connection, f"SELECT COUNT(*) FROM {quote(table.name)}"))
+            count = self._rows_of(connection, table.name)
         return Applied(changed=count, deleted=removed, seen=count)
 
     def apply(
@@ -260,10 +261,12 @@ class Mirror:
         *,
         load_number: int | None = None,
         last: Position | None = None,
+        guard: Callable[[int, int], None] | None = None,
     ) -> Applied:
         """Apply one page in one transaction; with ``last``, save the bookmark too.
 
-        ``load_number`` is given by a full load. With both, rows that the load did not see are removed.
+        ``load_number`` is given by a full load. With both, rows that the load did not see are removed, unless
+        ``guard``, told how many of how many those are, raises.
 
         Raises:
             MirrorError: the database failed; nothing of the page is kept.
@@ -280,23 +283,48 @@ class Mirror:
             applied.deleted = pages.remove_rows(writer, deleted)
             if last is not None:
                 if load_number is not None:
-                    applied.deleted += pages.remove_rows(writer, pages.unseen_ids(writer, load_number))
+                    unseen = pages.unseen_ids(writer, load_number)
+                    _ask(guard, unseen, self._rows_of(connection, table.name) if guard else 0)
+                    applied.deleted += pages.remove_rows(writer, unseen)
                 self._save_position(connection, table.name, last)
         return applied
 
-    def remove_missing(self, table: MirrorTable, present: Iterable[str], last: Position) -> int:
-        """Remove the rows whose id is not among ``present`` (an id sweep), and save the bookmark."""
+    def remove_missing(
+        self,
+        table: MirrorTable,
+        present: Iterable[str],
+        last: Position,
+        *,
+        guard: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Remove the rows whose id is not among ``present`` (an id sweep), and save the bookmark; guard as in put."""
         with self._transaction() as connection:
             key = quote(table.table.primary_id)
             known = {row[0] for row in connection.exec_driver_sql(f"SELECT {key} FROM {quote(table.name)}")}
-            removed = pages.remove_rows(pages.Writer(connection, self.dialect, table), sorted(known - set(present)))
+            missing = sorted(known - set(present))
+            _ask(guard, missing, len(known))
+            removed = pages.remove_rows(pages.Writer(connection, self.dialect, table), missing)
             self._save_position(connection, table.name, last)
             return removed
+
+    def note_unreadable(self, name: str, reason: str, mend: str) -> None:
+        """Note that a table may not be read; its rows stay as they are until it is read again."""
+        with self._transaction() as connection:
+            connection.execute(
+                text("UPDATE _table SET unreadable = :reason, mend = :mend WHERE name = :name"),
+                {"name": name, "reason": reason, "mend": mend},
+            )
+
+    def unreadable(self) -> dict[str, tuple[str, str]]:
+        """Return, by table, why it could not be read the last time, and what mends that."""
+        with self._transaction() as connection:
+            sql = "SELECT name, unreadable, mend FROM _table WHERE unreadable <> ''"
+            return {row[0]: (row[1], row[2]) for row in connection.exec_driver_sql(sql)}
 
     def count(self, name: str) -> int:
         """Return the number of rows of a mirrored table."""
         with self._transaction() as connection:
-            return int(self._scalar(connection, f"SELECT COUNT(*) FROM {quote(name)}"))
+            return self._rows_of(connection, name)
 
     # -- rows out ------------------------------------------------------------------------------------------------
 
@@ -409,6 +437,9 @@ class Mirror:
         except ValueError as error:
             raise MirrorError(f"a row cannot be mirrored: {error}") from error
 
+    def _rows_of(self, connection: Connection, name: str) -> int:
+        return int(self._scalar(connection, f"SELECT COUNT(*) FROM {quote(name)}"))
+
     @staticmethod
     def _scalar(connection: Connection, sql: str, **parameters: object) -> Any:
         return connection.execute(text(sql), parameters).scalar_one()
@@ -431,6 +462,7 @@ class Mirror:
             yield row
 
     def _save_position(self, connection: Connection, name: str, position: Position) -> None:
+        connection.execute(text("UPDATE _table SET unreadable = '', mend = '' WHERE name = :name"), {"name": name})
         connection.execute(
             text(
                 "INSERT INTO _bookmark (name, delta_link, watermark, swept_at, pulled_at) "
@@ -451,6 +483,11 @@ class Mirror:
 def group_key_text(group: Group) -> str:
     """Return a group's key as text."""
     return json.dumps(group.key)
+
+
+def _ask(guard: Callable[[int, int], None] | None, missing: Sequence[str], known: int) -> None:
+    if guard is not None and missing:
+        guard(len(missing), known)
 
 
 def _instant(stored: str | None) -> dt.datetime | None:

@@ -103,6 +103,19 @@ def too_large_to_mirror(book: GoalBook, group: Group, column: tuple[str, str], r
     ]
 
 
+def not_readable(book: GoalBook, group: Group, table: str, reason: str, mend: str) -> list[Problem]:
+    """Return the problems of a group's goals when a table they read may not be read any more."""
+    return [
+        Problem(
+            code="table-unreadable",
+            message=f"'{book.goals[goal_id].title}' cannot be computed: '{table}' may not be read: {reason}",
+            goal_id=goal_id,
+            hint=mend or f"give the application user read on '{table}' at organization level",
+        )
+        for goal_id in group.goal_ids
+    ]
+
+
 def goal_spans(book: GoalBook, groups: Iterable[Group], zone: ZoneInfo, problems: list[Problem]) -> dict[str, DaySpan]:
     """Return the days of every grouped goal; a goal without a usable period gets a problem instead."""
     spans: dict[str, DaySpan] = {}

@@ -42,7 +42,7 @@ from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.collecting import uncollected
 from d365sync.sync.definitions import definitions, labelled, oldest_definition
 from d365sync.sync.doubles import begin_watch, watched_doubles
-from d365sync.sync.pull import Puller, TablePull, Watcher, mirror_table
+from d365sync.sync.pull import UNKNOWN_COLUMN, Puller, TablePull, Watcher, mirror_table
 from d365sync.sync.push import Pushed, Pusher
 from d365sync.sync.recompute import Recomputed, Recomputer
 from d365sync.sync.visibility import MANAGER_COLUMNS, Visibility, VisibilityReader
@@ -56,8 +56,6 @@ LATE_TABLES = ("systemuser", "team")
 TRUSTED = dt.timedelta(minutes=10)
 """Age up to which remembered definitions are not doubted when a rollup field or query does not fit them."""
 UNFIT = ("rollup-query-unusable", "rollup-field-unusable")
-UNKNOWN_COLUMN = ("0x80060888", "0x80041103")
-"""Source: web service error codes (a property or attribute that is not there)."""
 
 
 class Outcome(IntEnum):
@@ -206,15 +204,15 @@ def _pull_with_fresh_definitions_if_needed(line: Line, now: dt.datetime) -> tupl
         if not old or not any(problem.code in UNFIT for problem in snapshot.grouping.problems):
             return pulls, snapshot
     line.mirror.forget_definitions()
-    return pull_all(line, now)
+    return pull_all(line, now, fresh=True)
 
 
-def pull_all(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snapshot]:
-    """Pull the tables that define goals, then the tables that those name."""
-    puller = Puller(line.client, line.mirror, line.config.pull, now, line.watcher)
+def pull_all(line: Line, now: dt.datetime, *, fresh: bool = False) -> tuple[tuple[TablePull, ...], Snapshot]:
+    """Pull the tables that define goals, then the tables that those name; ``fresh`` are the definitions."""
+    puller = Puller(line.client, line.mirror, line.config.pull, now, line.watcher, definitions_are_fresh=fresh)
     schema = definitions(line.client, line.mirror, BOOK_COLUMNS, now)
     tables = {name: _book_table(schema, name, line.mirror.columns_of(name)) for name in BOOK_COLUMNS}
-    pulls = [puller.pull(table) for name, table in tables.items() if name not in LATE_TABLES]
+    pulls = puller.pull([table for name, table in tables.items() if name not in LATE_TABLES])
     book = load_book(line, tables)
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_referred(book, schema), now)])
@@ -223,11 +221,13 @@ def pull_all(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snaps
     needed = columns_needed(grouping.groups, schema, book.rules.hierarchy)
     if line.config.rollup.visibility == "manager":
         needed = {**needed, **{name: needed.get(name, frozenset()) | more for name, more in MANAGER_COLUMNS.items()}}
+    late: list[MirrorTable] = []
     for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:
         known = tables[name].wanted if name in tables else frozenset()
         tables[name] = _merged(schema, name, known | needed.get(name, frozenset()))
         if name in LATE_TABLES or tables[name].wanted != known:
-            pulls.append(puller.pull(tables[name]))
+            late.append(tables[name])
+    pulls += puller.pull(late)
     return tuple(pulls), snapshot_of(line, schema, tables, now)
 
 

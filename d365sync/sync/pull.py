@@ -1,17 +1,19 @@
-"""Pull: bring the mirror up to date with the remote, table by table.
+"""Pull: bring the mirror up to date with the remote, several tables at once.
 
 How a table is followed is decided at run time from its metadata and its bookmark:
 
 =============================  ==============================================================================
 the table                      is read
 =============================  ==============================================================================
-has no bookmark                in full; rows that the load does not see are removed
-tracks changes                 by its delta link; in full again when the link has expired
+has no bookmark                in full; appended, by several ranges at once when it is large
+tracks changes                 by its delta link; in full again when the link is not honoured any more
 does not, and is small         in full: one request, which also shows deletions and silent edits
 does not, and is large         by ``modifiedon`` with an overlap; deletions by a sweep of ids now and then
+may not be read (403)          not at all: its rows stay as they are, and the result says so
 =============================  ==============================================================================
 
-Delivery is at least once: rows are put under their key, and the bookmark is saved with the last page only.
+Pages are read and decoded in threads, and stored here, one after the other. Delivery is at least once: rows are put
+under their key, and the bookmark is saved with the last page only.
 
 IO: HTTP and SQL, through the client and the mirror.
 """
@@ -19,27 +21,36 @@ IO: HTTP and SQL, through the client and the mirror.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import structlog
 
 from d365sync.config import PullSection
+from d365sync.core.goals.book import BOOK_COLUMNS
 from d365sync.core.goals.participation import read_back_only
 from d365sync.core.schema import Table
-from d365sync.core.values import Row
+from d365sync.core.values import parse_instant
 from d365sync.dataverse.client import DataverseClient, modified_since
-from d365sync.dataverse.wire import Page
-from d365sync.errors import BookmarkExpiredError, RejectedError
+from d365sync.dataverse.decoding import PageDecoder, StoredPage
+from d365sync.errors import AuthError, BookmarkExpiredError, RejectedError
 from d365sync.mirror.store import Mirror, Position
 from d365sync.mirror.tables import MirrorTable
+from d365sync.sync.keeping import Appended, Guard, Keeping, Replaced
+from d365sync.sync.partitions import PartitionedLoad
+from d365sync.sync.streams import side_by_side
 
 log = structlog.get_logger(__name__)
 
 MODIFIED_ON = "modifiedon"
 NOT_TRACKED = "0x80072491"
 """Source: change tracking is not enabled for the entity."""
+UNKNOWN_COLUMN = ("0x80060888", "0x80041103")
+"""Source: web service error codes (a property or attribute that is not there)."""
+FORBIDDEN = 403
+Pages = Callable[[], Iterator[StoredPage]]
 
 
 class Way(StrEnum):
@@ -48,11 +59,12 @@ class Way(StrEnum):
     FULL = "full"
     DELTA = "delta"
     POLL = "poll"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
 class TablePull:
-    """What reading one table brought."""
+    """What reading one table brought; ``reason`` and ``mend`` when it may not be read."""
 
     name: str
     way: Way
@@ -60,6 +72,8 @@ class TablePull:
     changed: int = 0
     deleted: int = 0
     bytes: int = 0
+    reason: str = ""
+    mend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +84,85 @@ class Watcher:
     on_table: Callable[[TablePull], None] = field(default=lambda _pull: None)
 
 
+@dataclass(slots=True)
+class Reading:
+    """One table being read: where its pages come from, and where they are kept."""
+
+    table: MirrorTable
+    way: Way
+    pages: Pages
+    keeping: Keeping
+    known: Position | None = None
+    rows: int = 0
+    bytes: int = 0
+    watermark: str = ""
+
+    def take(self, page: StoredPage, now: dt.datetime) -> None:
+        """Keep one page."""
+        self.rows += len(page.rows)
+        self.bytes += page.size_bytes
+        at = self.table.rows.places.get(MODIFIED_ON)
+        if at is not None:
+            self.watermark = max([self.watermark, *(str(row[at]) for row in page.rows if row[at] is not None)])
+        self.keeping.take(page, self._position(page, now) if page.next_link is None else None)
+
+    def _position(self, page: StoredPage, now: dt.datetime) -> Position:
+        known = self.known.watermark if self.known else None
+        seen = [parse_instant(self.watermark)] if self.watermark else []
+        watermark = max([*seen, *([known] if known else [])], default=None)
+        swept_at = now if self.way is Way.FULL else (self.known.swept_at if self.known else None)
+        return Position(now, delta_link=page.delta_link, watermark=watermark, swept_at=swept_at)
+
+
 @dataclass(frozen=True, slots=True)
 class Puller:
-    """Everything one pull needs; ``now`` is the start of the cycle."""
+    """Everything one pull needs; ``now`` is the start of the cycle.
+
+    ``definitions_are_fresh`` tells that a column the remote does not know is not the definitions' fault.
+    """
 
     client: DataverseClient
     mirror: Mirror
     rules: PullSection
     now: dt.datetime
     watcher: Watcher = field(default_factory=Watcher)
+    definitions_are_fresh: bool = False
 
-    def pull(self, table: MirrorTable) -> TablePull:
-        """Bring one table up to date.
+    def pull(self, tables: Sequence[MirrorTable]) -> list[TablePull]:
+        """Bring tables up to date, several at once; return what each brought, in the order given.
 
         Raises:
             RemoteError, ProtocolError: the remote; what was applied before stays, the bookmark does not move.
+            GuardError: a table came back with so few of its rows that the rest is not believed to be deleted.
             MirrorError: the mirror.
         """
-        result = self._pull(table)
+        done: dict[str, TablePull] = {}
+        waiting = [self._reading(table) for table in tables]
+        while waiting:
+            again: list[Reading] = []
+            sources = [reading.pages for reading in waiting]
+            with closing(side_by_side(sources, workers=self.rules.tables)) as events:  # type: ignore[type-var]
+                for event in events:
+                    reading = waiting[event.source]
+                    if event.error is not None:
+                        other = self._other_way(reading, event.error)
+                        if isinstance(other, TablePull):
+                            done[other.name] = self._told(other)
+                        else:
+                            again.append(other)
+                    elif event.item is None:
+                        done[reading.table.name] = self._told(self._finished(reading))
+                    else:
+                        reading.take(event.item, self.now)
+                        self.watcher.on_rows(reading.table.name, reading.rows)
+            waiting = again
+        return [done[table.name] for table in tables]
+
+    def _told(self, result: TablePull) -> TablePull:
         self.watcher.on_table(result)
         log.info(
             "table.pulled",
-            table=table.name,
+            table=result.name,
             way=str(result.way),
             rows=result.rows,
             changed=result.changed,
@@ -99,17 +170,13 @@ class Puller:
         )
         return result
 
-    def _pull(self, table: MirrorTable) -> TablePull:
+    def _reading(self, table: MirrorTable) -> Reading:
         empty = self.mirror.ensure(table)
         position = None if empty else self.mirror.position(table.name)
         if position is None:
-            return self._load(table)
+            return self._load(table, empty=empty)
         if position.delta_link is not None and table.table.change_tracking:
-            try:
-                return self._follow(table, position, position.delta_link)
-            except BookmarkExpiredError as error:
-                log.warning("bookmark.expired", table=table.name, reason=str(error))
-                return self._load(table)
+            return self._follow(table, position, position.delta_link)
         if table.table.change_tracking or not self._is_polled(table, position):
             return self._load(table)
         return self._poll(table, position)
@@ -117,65 +184,84 @@ class Puller:
     def _is_polled(self, table: MirrorTable, position: Position) -> bool:
         return position.watermark is not None and self.mirror.count(table.name) > self.rules.reread_up_to
 
-    def _load(self, table: MirrorTable) -> TablePull:
+    def _load(self, table: MirrorTable, *, empty: bool = False, tracked: bool = True) -> Reading:
         """Read the whole table; rows not seen are removed with the last page."""
-        if table.table.change_tracking:
-            try:
-                return self._apply(
-                    table, Way.FULL, self.client.tracked_rows(table.table, table.column_names), full=True
-                )
-            except RejectedError as error:
-                if error.code != NOT_TRACKED:
-                    raise
-                log.warning("tracking.off", table=table.name)
-        return self._apply(table, Way.FULL, self.client.rows(table.table, table.column_names), full=True)
+        decoder = PageDecoder(table.rows)
+        tracked = tracked and table.table.change_tracking
+        number = self.mirror.begin_load(table.name)
+        if not empty:
+            keeping = Replaced(self.mirror, table, number, self._guard(table))
+            return Reading(table, Way.FULL, lambda: self.client.stored_rows(decoder, tracked=tracked), keeping)
+        pages: Pages = lambda: self.client.stored_rows(decoder, tracked=tracked)  # noqa: E731
+        if self.rules.partitions > 1 and tracked is table.table.change_tracking:
+            link = self._other_link() if tracked else None
+            pages = PartitionedLoad(self.client, decoder, table.rows, self.rules.partitions, link).pages
+        return Reading(table, Way.FULL, pages, Appended(self.mirror, table, number))
 
-    def _follow(self, table: MirrorTable, position: Position, link: str) -> TablePull:
-        pages = self.client.changes(table.table, table.column_names, link)
-        return self._apply(table, Way.DELTA, pages, known=position)
+    def _other_link(self) -> str | None:
+        """Return the newest delta link of any table."""
+        found = [position for position, _ in self.mirror.positions().values() if position.delta_link]
+        return max(found, key=lambda one: one.pulled_at).delta_link if found else None
 
-    def _poll(self, table: MirrorTable, position: Position) -> TablePull:
-        """Read rows modified since the watermark less an overlap, then sweep ids when that is due."""
+    def _follow(self, table: MirrorTable, position: Position, link: str) -> Reading:
+        decoder = PageDecoder(table.rows)
+        keeping = Replaced(self.mirror, table)
+        return Reading(table, Way.DELTA, lambda: self.client.stored_changes(decoder, link), keeping, position)
+
+    def _poll(self, table: MirrorTable, position: Position) -> Reading:
+        """Read rows modified since the watermark less an overlap."""
         watermark = position.watermark or self.now
         where = modified_since(MODIFIED_ON, watermark - dt.timedelta(seconds=self.rules.overlap))
         order = f"{MODIFIED_ON} asc,{table.table.primary_id} asc"
-        pages = self.client.rows(table.table, table.column_names, where=where, order=order)
-        pull = self._apply(table, Way.POLL, pages, known=position)
-        swept_at = position.swept_at
-        if swept_at is not None and (self.now - swept_at).total_seconds() < self.rules.sweep_every:
-            return pull
-        return replace(pull, deleted=self._sweep(table))
+        decoder = PageDecoder(table.rows)
+        pages: Pages = lambda: self.client.stored_rows(decoder, where=where, order=order)  # noqa: E731
+        return Reading(table, Way.POLL, pages, Replaced(self.mirror, table), position)
+
+    def _other_way(self, reading: Reading, error: BaseException) -> Reading | TablePull:
+        """Return how to go on after a reading failed.
+
+        Raises:
+            BaseException: the error, when there is no other way.
+        """
+        table = reading.table
+        if isinstance(error, AuthError) and error.status == FORBIDDEN and table.name not in BOOK_COLUMNS:
+            log.warning("table.unreadable", table=table.name, reason=str(error))
+            self.mirror.note_unreadable(table.name, str(error), error.hint)
+            return TablePull(table.name, Way.UNREADABLE, reason=str(error), mend=error.hint)
+        if isinstance(error, RejectedError) and error.code == NOT_TRACKED and table.table.change_tracking:
+            log.warning("tracking.off", table=table.name)
+            return self._load(table, empty=self.mirror.ensure(table), tracked=False)
+        if reading.way is Way.DELTA and self._is_refused_link(error):
+            log.warning("bookmark.expired", table=table.name, reason=str(error))
+            return self._load(table)
+        raise error
+
+    def _is_refused_link(self, error: BaseException) -> bool:
+        if isinstance(error, BookmarkExpiredError):
+            return True
+        return isinstance(error, RejectedError) and (self.definitions_are_fresh or error.code not in UNKNOWN_COLUMN)
+
+    def _finished(self, reading: Reading) -> TablePull:
+        kept = reading.keeping.applied
+        deleted = kept.deleted
+        if reading.way is Way.POLL and self._is_sweep_due(reading.known):
+            deleted = self._sweep(reading.table)
+        return TablePull(reading.table.name, reading.way, reading.rows, kept.changed, deleted, reading.bytes)
+
+    def _is_sweep_due(self, known: Position | None) -> bool:
+        swept_at = known.swept_at if known else None
+        return swept_at is None or (self.now - swept_at).total_seconds() >= self.rules.sweep_every
 
     def _sweep(self, table: MirrorTable) -> int:
         """Remove the rows whose id the remote no longer has."""
         key = table.table.primary_id
         present = [str(row[key]) for page in self.client.rows(table.table, [key]) for row in page.rows]
         position = self.mirror.position(table.name) or Position(self.now)
-        return self.mirror.remove_missing(table, present, replace(position, swept_at=self.now))
+        last = Position(position.pulled_at, position.delta_link, position.watermark, swept_at=self.now)
+        return self.mirror.remove_missing(table, present, last, guard=self._guard(table))
 
-    def _apply(
-        self, table: MirrorTable, way: Way, pages: Iterator[Page], *, full: bool = False, known: Position | None = None
-    ) -> TablePull:
-        number = self.mirror.begin_load(table.name) if full else None
-        total = TablePull(table.name, way)
-        watermark = known.watermark if known else None
-        for page in pages:
-            watermark = _latest(watermark, page.rows)
-            last = self._position(page, known, watermark, full=full) if page.next_link is None else None
-            applied = self.mirror.apply(table, page.rows, page.deleted, load_number=number, last=last)
-            total = replace(
-                total,
-                rows=total.rows + len(page.rows),
-                changed=total.changed + applied.changed,
-                deleted=total.deleted + applied.deleted,
-                bytes=total.bytes + page.size_bytes,
-            )
-            self.watcher.on_rows(table.name, total.rows)
-        return total
-
-    def _position(self, page: Page, known: Position | None, watermark: dt.datetime | None, *, full: bool) -> Position:
-        swept_at = self.now if full else (known.swept_at if known else None)
-        return Position(self.now, delta_link=page.delta_link, watermark=watermark, swept_at=swept_at)
+    def _guard(self, table: MirrorTable) -> Guard:
+        return Guard(table.name, self.rules.guard_rows, self.rules.guard_percent)
 
 
 def mirror_table(table: Table, wanted: Iterable[str]) -> MirrorTable:
@@ -183,8 +269,3 @@ def mirror_table(table: Table, wanted: Iterable[str]) -> MirrorTable:
     extra = set() if table.change_tracking else {MODIFIED_ON}
     columns = frozenset((set(wanted) | extra) & set(table.columns))
     return MirrorTable(table, columns, as_text=columns & read_back_only(table))
-
-
-def _latest(watermark: dt.datetime | None, rows: Iterable[Row]) -> dt.datetime | None:
-    instants = [value for row in rows if isinstance(value := row.get(MODIFIED_ON), dt.datetime)]
-    return max([*instants, *([watermark] if watermark else [])], default=None)

@@ -54,6 +54,7 @@ from d365sync.sync.cuts import (
     is_answered,
     lane_of,
     layout_key,
+    not_readable,
     own_parts,
     plus,
     reads_many,
@@ -140,7 +141,7 @@ class Recomputer:
         """
         found = {name: self.mirror.changes(table, up_to=MOST_FOLLOWED) for name, table in self.tables.items()}
         changes = {name: one for name, one in found.items() if one.everything or one.columns}
-        groups = self._without_unfit(groups, problems)
+        groups = self._usable(groups, problems)
         with self.mirror.connection() as connection:
             kept = kept_groups(connection)
             refreshed = [self._refreshed(connection, group, kept, changes, problems) for group in groups]
@@ -162,16 +163,19 @@ class Recomputer:
         with self.mirror.connection() as connection:
             return [self._cut(connection, one, layouts[layout_key(one.group)]) for one in refreshed]
 
-    def _without_unfit(self, groups: Sequence[Group], problems: list[Problem]) -> list[Group]:
-        """Leave out the groups that read a column of which a value is too large to be mirrored exactly."""
-        unfit = self.mirror.unfit(self.tables.values())
-        if not unfit:
+    def _usable(self, groups: Sequence[Group], problems: list[Problem]) -> list[Group]:
+        """Leave out the groups that read a table that may not be read, or a value too large to be mirrored exactly."""
+        unfit, unreadable = self.mirror.unfit(self.tables.values()), self.mirror.unreadable()
+        if not unfit and not unreadable:
             return list(groups)
         usable: list[Group] = []
         for group in groups:
             read = columns_read(group, self.schema)
+            closed = sorted(unreadable.keys() & read.keys())
             concerned = [one for one in sorted(unfit) if one[1] in read.get(one[0], ())]
-            if concerned:
+            if closed:
+                problems.extend(not_readable(self.book, group, closed[0], *unreadable[closed[0]]))
+            elif concerned:
                 problems.extend(too_large_to_mirror(self.book, group, concerned[0], unfit[concerned[0]]))
             else:
                 usable.append(group)

@@ -287,7 +287,7 @@ def test_a_page_that_comes_twice_changes_nothing(emulator: Emulator, tmp_path: P
     assert actual(emulator, "Company") == Decimal("305.0001")
 
 
-@pytest.mark.parametrize("privilege", ["prvReadGoal", "prvReadOpportunity", "prvWriteGoal"])
+@pytest.mark.parametrize("privilege", ["prvReadGoal", "prvWriteGoal"])
 def test_a_missing_privilege_ends_the_run_by_name(tmp_path: Path, privilege: str) -> None:
     emulator = load(tmp_path, missing_privileges=frozenset({privilege}))
     with application(emulator, tmp_path) as app:

@@ -1,0 +1,207 @@
+"""The first load of a large table by ranges of ``createdon``, many at once.
+
+Ranges of ``createdon`` are disjoint and no row moves between them: the column does not change after a row is made.
+Ids cannot be compared by greater and less (Source: FetchXML condition operators, unique identifiers), and versions
+grow with every change.
+
+The first page shows whether the table is large. Where changes are tracked, the delta link must be older than what the
+ranges show, so that nothing between is lost: but a tracked load gives it with its last page only. The token of another
+table of the same organization, taken before, is used instead.
+Assumed: a delta token is the organization's row version and not the table's (the documented tokens are a version and an
+instant). A server that refuses it costs a load page after page; one that answers sends what is newer, and a link.
+
+IO: HTTP, through the client.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import structlog
+
+from d365sync.core.rowshape import RowShape, StoredRow
+from d365sync.core.values import format_instant, parse_instant
+from d365sync.dataverse.client import DataverseClient
+from d365sync.dataverse.decoding import PageDecoder, StoredPage
+from d365sync.dataverse.wire import decode_object
+from d365sync.errors import BookmarkExpiredError, RejectedError
+from d365sync.sync.streams import side_by_side
+
+log = structlog.get_logger(__name__)
+
+CREATED_ON = "createdon"
+MORE = "more"
+SECOND = dt.timedelta(seconds=1)
+OURS_AT_THE_END = 2
+"""Columns after the values in a stored row: those left out, and the etag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows made at or after ``first`` and before ``end``; None is without end."""
+
+    first: dt.datetime
+    end: dt.datetime | None
+
+    @property
+    def where(self) -> str:
+        """The ``$filter`` of the span."""
+        lower = f"{CREATED_ON} ge {format_instant(self.first)}"
+        return lower if self.end is None else f"{lower} and {CREATED_ON} lt {format_instant(self.end)}"
+
+
+class Spans:
+    """The spans still to be read, shared by the readers: one that has nothing to do is given a part of another's."""
+
+    def __init__(self, spans: list[Span]) -> None:
+        self._waiting = spans
+        self._state = threading.Condition()
+        self._reading = 0
+        self._hungry = 0
+        self._stopped = False
+
+    def take(self) -> Span | None:
+        """Return a span to read, waiting for one; None when there is nothing left."""
+        with self._state:
+            self._hungry += 1
+            self._state.wait_for(lambda: self._waiting or not self._reading or self._stopped)
+            self._hungry -= 1
+            if self._stopped or not self._waiting:
+                self._state.notify_all()
+                return None
+            self._reading += 1
+            return self._waiting.pop(0)
+
+    def finish(self) -> None:
+        """Say that a span taken was read to its end."""
+        with self._state:
+            self._reading -= 1
+            self._state.notify_all()
+
+    def share(self, span: Span, reached: dt.datetime) -> Span | None:
+        """Give the later half of what is left after ``reached`` to a reader that waits; return the half to go on with.
+
+        None when nobody waits, or when the rest cannot be halved: seconds are not divided.
+        """
+        with self._state:
+            if span.end is None or reached <= span.first or self._hungry <= len(self._waiting):
+                return None
+            middle = (reached + (span.end - reached) / 2).replace(microsecond=0)
+            if middle <= reached:
+                return None
+            self._waiting.append(Span(middle, span.end))
+            self._state.notify_all()
+            return Span(reached, middle)
+
+    def stop(self) -> None:
+        """Let every reader end."""
+        with self._state:
+            self._stopped = True
+            self._state.notify_all()
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionedLoad:
+    """The whole of a table; ``other_link`` is a delta link of any table, taken before."""
+
+    client: DataverseClient
+    decoder: PageDecoder
+    shape: RowShape
+    workers: int
+    other_link: str | None
+
+    def pages(self) -> Iterator[StoredPage]:
+        """Yield every row at least once, in no order; the last page, and no other, has no next link."""
+        tracked = self.shape.table.change_tracking
+        pages = self.client.stored_rows(self.decoder, tracked=tracked)
+        first = next(pages)
+        yield first
+        if first.next_link is None:
+            return
+        ends = self._ends() if not tracked or self.other_link else None
+        if ends is None:
+            yield from pages
+            return
+        log.info("load.partitioned", table=self.shape.table.logical_name, workers=self.workers)
+        yield from self._spans(*ends)
+        yield from self._newer() if tracked else (StoredPage(()),)
+
+    def _newer(self) -> Iterator[StoredPage]:
+        """Yield what changed since the token was issued, and so the table's own link."""
+        link = self.client.delta_link(self.decoder, self.other_link or "")
+        try:
+            yield from self.client.stored_changes(self.decoder, link)
+        except (BookmarkExpiredError, RejectedError) as error:
+            log.warning("token.not_shared", table=self.shape.table.logical_name, reason=str(error))
+            yield from self.client.stored_rows(self.decoder, tracked=True)
+
+    def _ends(self) -> tuple[dt.datetime, dt.datetime] | None:
+        """Return when the first and the last row were made, None when that cannot be told."""
+        table = self.shape.table
+        if CREATED_ON not in table.columns:
+            return None
+        found: list[dt.datetime] = []
+        for order in ("asc", "desc"):
+            params = {"$select": CREATED_ON, "$orderby": f"{CREATED_ON} {order}", "$top": "1"}
+            params["$filter"] = f"{CREATED_ON} ne null"
+            rows = decode_object(self.client.get(table.entity_set_name, params).body).get("value")
+            if not isinstance(rows, list) or not rows:
+                return None
+            found.append(parse_instant(str(rows[0].get(CREATED_ON))))
+        return found[0], found[1]
+
+    def _spans(self, first: dt.datetime, last: dt.datetime) -> Iterator[StoredPage]:
+        spans = Spans(divided(first, last, self.workers))
+        table = self.shape.table
+        made = table.columns[CREATED_ON]
+        beside = tuple(column for column in self.shape.columns if column.logical_name != CREATED_ON)
+        decoder = PageDecoder(replace(self.shape, columns=(*beside, made)))
+        place = self.shape.places.get(CREATED_ON)
+        readers = [lambda: self._read(spans, decoder, place)] * self.workers
+        readers.append(lambda: self.client.stored_rows(self.decoder, where=f"{CREATED_ON} eq null"))
+        try:
+            with closing(side_by_side(readers, workers=len(readers), ahead=1)) as events:  # type: ignore[type-var]
+                for event in events:
+                    if event.error is not None:
+                        raise event.error
+                    if event.item is not None:
+                        yield replace(event.item, next_link=MORE)
+        finally:
+            spans.stop()
+
+    def _read(self, spans: Spans, decoder: PageDecoder, place: int | None) -> Iterator[StoredPage]:
+        while (span := spans.take()) is not None:
+            try:
+                yield from self._span(spans, span, decoder, place)
+            finally:
+                spans.finish()
+
+    def _span(self, spans: Spans, span: Span, decoder: PageDecoder, place: int | None) -> Iterator[StoredPage]:
+        order = f"{CREATED_ON} asc,{self.shape.table.primary_id} asc"
+        rest: Span | None = span
+        while rest is not None:
+            span, rest = rest, None
+            for page in self.client.stored_rows(decoder, where=span.where, order=order):
+                if page.next_link is not None and page.rows:
+                    rest = spans.share(span, parse_instant(str(page.rows[-1][-OURS_AT_THE_END - 1])))
+                yield replace(page, rows=[_without_made(row, place) for row in page.rows])
+                if rest is not None:
+                    break
+
+
+def divided(first: dt.datetime, last: dt.datetime, parts: int) -> list[Span]:
+    """Return spans that hold every instant from ``first`` on, in order; those up to ``last`` are of equal length."""
+    step = max((last - first) / parts, SECOND)
+    starts = sorted({(first + step * part).replace(microsecond=0) for part in range(parts)} | {last})
+    starts = [start for start in starts if start <= last]
+    return [Span(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
+
+
+def _without_made(row: StoredRow, place: int | None) -> StoredRow:
+    """Return a row without the instant it was made, or with it where its shape has it."""
+    values, made, ours = row[: -OURS_AT_THE_END - 1], row[-OURS_AT_THE_END - 1], row[-OURS_AT_THE_END:]
+    return (*values, *ours) if place is None else (*values[:place], made, *values[place:], *ours)
