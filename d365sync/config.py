@@ -112,6 +112,7 @@ class PullSection(_Section):
 
     tables: Annotated[int, Field(ge=1, le=16)] = 4
     partitions: Annotated[int, Field(ge=1, le=32)] = 8
+    shared_token: bool = True
     guard_rows: Annotated[int, Field(ge=0)] = 50
     guard_percent: Annotated[int, Field(ge=0, le=100)] = 50
     reread_up_to: Annotated[int, Field(ge=0)] = 1000

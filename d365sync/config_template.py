@@ -71,6 +71,9 @@ sweep_every = "1h"
 # Tables read at one time, and ranges of one large table at its first load (1: page after page).
 tables = 4
 partitions = 8
+# Whether the first load by ranges of a table with change tracking may go on from another table's delta token
+# (false: such a table is loaded page after page).
+shared_token = true
 # Of a table of that many rows or more, a full read may miss this part at most; otherwise the cycle is refused, and
 # nothing removed, until `d365sync sync --full`.
 guard_rows = 50

@@ -199,7 +199,9 @@ class Puller:
         return Reading(table, Way.FULL, pages, Appended(self.mirror, table, number))
 
     def _other_link(self) -> str | None:
-        """Return the newest delta link of any table."""
+        """Return the newest delta link of any table, None when there is none or its token must not be shared."""
+        if not self.rules.shared_token:
+            return None
         found = [position for position, _ in self.mirror.positions().values() if position.delta_link]
         return max(found, key=lambda one: one.pulled_at).delta_link if found else None
 
