@@ -131,6 +131,7 @@ class Transport:
         if body is not None:
             sent["Content-Type"] = content_type
         prepared = requests.Request(method, address, params=params, data=body, headers=sent).prepare()
+        check_link(prepared.url or "", self.api_root)
         what = f"{method} {address.removeprefix(self.api_root).partition('?')[0].lstrip('/')}"
         give_up_at = self._retry.timer.now() + self._retry.budget_s
         repeatable = method == "GET" if idempotent is None else idempotent

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
@@ -46,6 +46,7 @@ ACT_ON_BEHALF_HINT = (
 )
 """Source: Impersonate another user (direct assignment required)."""
 
+_UNPRINTED = re.compile(r"[\x00-\x1f\x7f]")
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -72,6 +73,8 @@ def decode_json(body: bytes) -> Any:
     """
     try:
         return _decoder.decode(body)
+    except RecursionError:
+        raise ProtocolError("the answer is JSON nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError, ArithmeticError) as error:
         start = body[:40].decode("utf-8", "replace").strip()
         raise ProtocolError(f"the answer is not JSON ({error}); it begins with {start!r}") from None
@@ -166,15 +169,18 @@ def check_link(link: str, api_root: str) -> str:
     Raises:
         ProtocolError: it points to another scheme, host, port or path; the token must not go there.
     """
-    target, home = urlsplit(link), urlsplit(api_root)
+    home = urlsplit(api_root)
     try:
-        same = (target.scheme, target.hostname, target.port) == (home.scheme, home.hostname, home.port)
+        target = urlsplit(link)
+        same = target.scheme == home.scheme == "https" and (_place(target) == _place(home))
     except ValueError:
-        same = False
-    inside = target.path.startswith(home.path.rstrip("/") + "/") and ".." not in target.path
-    if not same or not inside or target.username is not None:
+        target, same = urlsplit(""), False
+    path = unquote(unquote(target.path))
+    steps = path.removeprefix(home.path.rstrip("/")).split("/")
+    inside = target.path.startswith(home.path.rstrip("/") + "/") and not {"..", "."} & set(steps) and "//" not in path
+    if not (same and inside) or _UNPRINTED.search(link) or "\\" in path:
         raise ProtocolError(
-            f"the server sent a link to {target.scheme}://{target.netloc}, away from {home.netloc}; not followed"
+            f"the server sent a link to {target.scheme}://{target.hostname}, away from {home.netloc}; not followed"
         )
     return link
 
@@ -189,6 +195,13 @@ def delta_token(link: str) -> str:
     if found is None:
         raise ProtocolError("a delta link has no token")
     return found.group(1)
+
+
+def _place(target: SplitResult) -> tuple[str, int]:
+    """Return host and port; raise ValueError for what may be read in two ways: user names, other letters than ASCII."""
+    if not re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?", target.netloc):
+        raise ValueError(target.netloc)
+    return target.hostname or "", target.port or 443
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str) -> RemoteError:
@@ -236,7 +249,7 @@ def _error_text(body: bytes) -> tuple[str, str]:
     """Read code and message defensively: gateways answer other shapes, HTML or plain text."""
     try:
         document = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, ArithmeticError):
+    except (msgspec.DecodeError, UnicodeDecodeError, ArithmeticError, RecursionError):
         text = re.sub(r"<[^>]*>", " ", body[:2000].decode("utf-8", "replace"))
         return "", " ".join(text.split())[:200]
     error = document.get("error", document) if isinstance(document, dict) else {}
