@@ -13,6 +13,8 @@ all. One of these happens:
 - ``expire_delta``: the delta link is too old
 - ``expire_token``: the access token is no longer accepted
 
+The requests inside a ``$batch`` are matched too; to them only ``status``, ``delay_s`` and ``expire_delta`` happen.
+
 IO: files, sleeps.
 """
 
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from werkzeug.wrappers import Request, Response
 
 from d365sync.emulator.app import EXPIRE_TOKEN
-from d365sync.emulator.calls import finish, refusal_response
+from d365sync.emulator.calls import PART_FAULT, finish, refusal_response
 from d365sync.emulator.refuse import EXPIRED_STAMP, PRIVILEGE, Refusal
 from d365sync.emulator.wire import decode_json, encode_json
 from d365sync.errors import UsageError
@@ -141,6 +143,7 @@ class FaultyApp:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, or make it fail."""
         request = Request(environ)
+        environ[PART_FAULT] = self._inside
         fault = self._chosen(request)
         if fault is None:
             return self._app(environ, start_response)
@@ -153,6 +156,14 @@ class FaultyApp:
         if instead is not None:
             return instead(environ, start_response)
         return self._spoiled(fault, environ, start_response)
+
+    def _inside(self, request: Request) -> Refusal | None:
+        """Return what a request inside a batch is refused with, if a fault strikes it."""
+        fault = self._chosen(request)
+        if fault is None:
+            return None
+        time.sleep(fault.delay_s)
+        return _refusal(fault, request)
 
     def _chosen(self, request: Request) -> Fault | None:
         """Count the request for every fault it matches; return the first that strikes."""
@@ -179,13 +190,18 @@ class FaultyApp:
 
 
 def _answer_instead(fault: Fault, request: Request) -> Response | None:
+    refusal = _refusal(fault, request)
+    return None if refusal is None else finish(refusal_response(refusal))
+
+
+def _refusal(fault: Fault, request: Request) -> Refusal | None:
     if fault.expire_delta and "deltatoken" in request.query_string.decode("latin-1"):
-        return finish(refusal_response(Refusal(400, EXPIRED_STAMP, STALE_STAMP)))
+        return Refusal(400, EXPIRED_STAMP, STALE_STAMP)
     if fault.status is None:
         return None
     headers = {} if fault.retry_after is None else {"Retry-After": str(int(fault.retry_after))}
     message = MESSAGES.get(fault.code) or _privilege_message(fault, request) or "d365sync emulator: a fault on demand"
-    return finish(refusal_response(Refusal(fault.status, fault.code, message, headers)))
+    return Refusal(fault.status, fault.code, message, headers)
 
 
 def _privilege_message(fault: Fault, request: Request) -> str:

@@ -12,6 +12,8 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from d365sync.emulator.faults import Fault, FaultyApp
+from d365sync.emulator.inprocess import InProcessAdapter
 from tests.effort import SAME_EACH_RUN, examples
 from tests.unit.emulating import ROOT, Org, deal, made_id
 
@@ -214,3 +216,13 @@ def test_whatever_is_sent_is_answered_or_refused(pieces: list[str]) -> None:
 
 
 _FUZZED = Org()
+
+
+def test_faults_strike_requests_inside_a_batch(org: Org) -> None:
+    faults = [Fault(f"PATCH {deal(1)}*", nth=(1,), status=412, code="0x80060882")]
+    org.session.mount("https://", InProcessAdapter(FaultyApp(org.emulator.app, faults)))
+    parts = [f"--b\r\n{HEADS}\r\n{rename(number, 'struck')}\r\n" for number in (1, 2)]
+    response = send(org, *parts, prefer="odata.continue-on-error")
+    assert (statuses(response), codes(response)) == ([412, 204], ["0x80060882"])
+    assert (name_of(org, 1) == "struck", name_of(org, 2)) == (False, "struck")
+    assert statuses(send(org, parts[0])) == [204]
