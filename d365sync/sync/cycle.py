@@ -227,8 +227,17 @@ def pull_all(line: Line, now: dt.datetime, *, fresh: bool = False) -> tuple[tupl
         tables[name] = _merged(schema, name, known | needed.get(name, frozenset()))
         if name in LATE_TABLES or tables[name].wanted != known:
             late.append(tables[name])
-    pulls += puller.pull(late)
+    for some in _rounds(line.mirror, late):
+        pulls += puller.pull(some)
     return tuple(pulls), snapshot_of(line, schema, tables, now)
+
+
+def _rounds(mirror: Mirror, tables: list[MirrorTable]) -> list[list[MirrorTable]]:
+    """Return the tables to pull together; before a first load the small ones, whose delta tokens may serve it."""
+    rest = [table for table in tables if table.name not in LATE_TABLES]
+    if all(mirror.position(table.name) for table in rest):
+        return [tables]
+    return [[table for table in tables if table.name in LATE_TABLES], rest]
 
 
 def snapshot_of(line: Line, schema: Schema, tables: Mapping[str, MirrorTable], now: dt.datetime) -> Snapshot:
