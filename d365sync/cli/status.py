@@ -14,7 +14,9 @@ from rich.table import Table
 from d365sync.app import App
 from d365sync.cli.context import Settings
 from d365sync.cli.output import console, number, plain_document, print_json
+from d365sync.core.counts import counted
 from d365sync.errors import UsageError
+from d365sync.sync.entitlement import DAY, entitlement_of
 from d365sync.sync.offline import computed, mirrored
 
 RUNS_SHOWN = 10
@@ -37,6 +39,9 @@ def status(settings: Settings, *, as_json: bool) -> int:
 def _document(app: App) -> dict[str, Any]:
     now = app.clock()
     runs = app.line.journal.runs(RUNS_SHOWN)
+    remote = app.config.dataverse
+    day = app.line.journal.counts_since(now - DAY)
+    spent = entitlement_of(day, remote.daily_requests, remote.daily_warning_pct)
     positions = app.line.mirror.positions()
     try:
         snapshot = mirrored(app.line, now)
@@ -62,6 +67,13 @@ def _document(app: App) -> dict[str, Any]:
             for name, (position, rows) in positions.items()
         ],
         "runs": [plain_document(run) for run in runs],
+        "requests_of_24_h": {
+            "used": spent.used,
+            "allowed": spent.allowed,
+            "used_pct": spent.used_pct,
+            "warn_pct": spent.warn_pct,
+            "near": spent.is_near,
+        },
     }
 
 
@@ -74,6 +86,11 @@ def _print(document: dict[str, Any]) -> None:
         out.print(f"{problem['severity']}: {problem['message']}")
     _print_tables(document["tables"])
     _print_runs(document["runs"])
+    spent = document["requests_of_24_h"]
+    out.print(
+        f"{'warning: ' if spent['near'] else ''}{counted(spent['used'], 'request')} in the last 24 h, "
+        f"{spent['used_pct']} % of {spent['allowed']:,} (dataverse.daily_requests)"
+    )
 
 
 def _print_tables(tables: list[dict[str, Any]]) -> None:
@@ -93,7 +110,7 @@ def _print_runs(runs: list[dict[str, Any]]) -> None:
         return
     table = Table(title="Last cycles", title_justify="left", header_style="bold")
     table.add_column("Run", no_wrap=True)
-    for name in ("Command", "Mode", "Outcome", "Written", "Message"):
+    for name in ("Command", "Mode", "Outcome", "Written", "Requests", "Message"):
         table.add_column(name)
     for run in runs:
         counts = run["counts"]
@@ -103,6 +120,7 @@ def _print_runs(runs: list[dict[str, Any]]) -> None:
             run["mode"],
             run["outcome"] or "unfinished",
             str(counts.get("written_goals", "-")),
+            number(counts["requests"]) if "requests" in counts else "-",
             run["message"],
         )
     console().print(table)

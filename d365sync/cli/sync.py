@@ -15,6 +15,7 @@ from d365sync.cli.output import console, json_text, print_json, print_plan, prog
 from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.writes import WritePlan
 from d365sync.core.problems import Severity
+from d365sync.dataverse.usage import Traffic
 from d365sync.errors import UsageError
 from d365sync.sync.cycle import CycleResult
 
@@ -149,9 +150,21 @@ def _print(result: CycleResult, *, mode: str, write: bool) -> None:
         out.print('nothing was written: writeback.mode is "plan"; set it to "override" to write')
     else:
         out.print("nothing was written: this was a dry run")
+    out.print(traffic_line(result.traffic))
     for skip in _unwritten(result):
         out.print(f"not written: {skip.message}")
     _print_problems(result)
+
+
+def traffic_line(traffic: Traffic) -> str:
+    """Say in one line what a cycle cost."""
+    answers = ", ".join(f"{count:,} x {name}" for name, count in sorted(traffic.answers.items()))
+    patience = f"; repeated {traffic.retries:,}" if traffic.retries else ""
+    patience += f"; asked to wait {traffic.throttled_s:.0f} s" if traffic.throttled_s else ""
+    return (
+        f"{counted(traffic.requests, 'request')} ({answers or 'none'}), {traffic.received_bytes:,} bytes received "
+        f"({traffic.bytes:,} unpacked), {traffic.sent_bytes:,} sent{patience}"
+    )
 
 
 def _print_recomputed(result: CycleResult) -> None:

@@ -192,6 +192,12 @@ class Journal:
         with self._transaction() as connection:
             return [_run(row) for row in connection.execute(statement).mappings()]
 
+    def counts_since(self, instant: dt.datetime) -> Sequence[Mapping[str, int]]:
+        """Return the counts of the cycles that began at or after an instant."""
+        statement = select(RUNS.c.counts).where(RUNS.c.started_at >= format_instant(instant))
+        with self._transaction() as connection:
+            return [json.loads(text) for text in connection.execute(statement).scalars()]
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with transaction(

@@ -147,12 +147,14 @@ def run_cycle(line: Line, *, command: str, write: bool, full: bool = False) -> C
         D365SyncError: the run cannot go on; the journal says so, and the mirror stays usable.
     """
     now = line.clock()
+    before = line.client.usage.since()
     run_id = line.journal.start_run(command, line.config.writeback.mode if write else "plan", now)
     try:
         with uncollected():
             result = _cycle(line, run_id, now, write=write, full=full)
     except BaseException as error:
-        line.journal.finish_run(run_id, "failed", {}, str(error) or type(error).__name__, line.clock())
+        cost = line.client.usage.since(before).counts
+        line.journal.finish_run(run_id, "failed", cost, str(error) or type(error).__name__, line.clock())
         raise
     line.journal.finish_run(run_id, result.outcome.name.lower(), result.counts, "", line.clock())
     return result
