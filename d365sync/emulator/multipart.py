@@ -25,6 +25,7 @@ BLANK_LINE = CRLF + CRLF
 METHODS_OF_SETS = ("POST", "PUT", "DELETE", "PATCH")
 ENCODING = "content-transfer-encoding"
 
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 _REQUEST_LINE = re.compile(rb"([!-~]+) +([^\r\n]*[^\r\n ]) +HTTP/1\.1")
 _HEADER = re.compile(rb"([!-9;-~]+):[ \t]*([^\r\n]*)")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -218,7 +219,7 @@ def _written(answer: PartAnswer) -> bytes:
     if answer.content_id is not None:
         head += f"Content-ID: {answer.content_id}\r\n"
     status = answer.response.status_code
-    head += f"\r\nHTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+    head += f"\r\nHTTP/1.1 {status} {_REASONS.get(status, '')}\r\n"
     for name, value in answer.response.headers:
         if name != "Content-Length":
             head += f"{name}: {value}\r\n"

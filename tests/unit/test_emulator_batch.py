@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from d365sync.emulator.faults import Fault, FaultyApp
 from d365sync.emulator.inprocess import InProcessAdapter
+from d365sync.emulator.multipart import ChangeSet, Item, Operation, parse_batch
+from d365sync.emulator.settings import EmulatorSettings
 from tests.effort import SAME_EACH_RUN, examples
-from tests.unit.emulating import ROOT, Org, deal, made_id
+from tests.unit.emulating import ANN, ROOT, Org, deal, made_id
 
 GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 HEADS = "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n"
@@ -226,3 +229,77 @@ def test_faults_strike_requests_inside_a_batch(org: Org) -> None:
     assert (statuses(response), codes(response)) == ([412, 204], ["0x80060882"])
     assert (name_of(org, 1) == "struck", name_of(org, 2)) == (False, "struck")
     assert statuses(send(org, parts[0])) == [204]
+
+
+def test_a_fault_of_a_status_without_name_strikes_too(org: Org) -> None:
+    org.session.mount("https://", InProcessAdapter(FaultyApp(org.emulator.app, [Fault("GET accounts", status=599)])))
+    assert statuses(send(org, single("GET accounts"), prefer="odata.continue-on-error")) == [599]
+
+
+def test_a_user_is_acted_for_outside_or_inside(org: Org) -> None:
+    me = org.get("WhoAmI")["UserId"]
+    plain = single("GET WhoAmI")
+    as_ann = single("GET WhoAmI", f"MSCRMCallerID: {ANN}\r\n")
+    as_me = single("GET WhoAmI", f"MSCRMCallerID: {me}\r\n")
+    assert _users(send(org, as_ann, plain)) == [ANN, me]
+    org.session.headers["MSCRMCallerID"] = ANN
+    assert _users(send(org, plain, as_me)) == [ANN, me]
+
+
+def _users(response: requests.Response) -> list[str]:
+    return re.findall(r'"UserId":"([^"]+)"', response.text)
+
+
+def test_a_row_that_was_asked_for_can_be_referred_to(org: Org) -> None:
+    made = operation("POST contacts?$select=lastname", {"lastname": "L"}, "Prefer: return=representation\r\n")
+    assert statuses(send(org, change_set(made, operation("PATCH $1", {"lastname": "M"})))) == [201, 204]
+    assert org.get("contacts?$filter=lastname eq 'M'&$select=lastname")["value"]
+
+
+def test_a_delimiter_inside_a_text_ends_nothing(org: Org) -> None:
+    body = operation(f"PATCH {deal(1)}", {"name": "--b-- --c--"})
+    assert statuses(send(org, change_set(body))) == [204]
+    assert name_of(org, 1) == "--b-- --c--"
+
+
+def test_what_documents_leave_open_is_a_setting() -> None:
+    lenient = Org(batch_bare_lf=True, batch_transfer_encoding=False, batch_content_id=False)
+    create = operation(f"PATCH {deal(1)}", {"name": "n"})
+    text = change_set(create).replace("Content-ID: 1\r\n", "").replace("Content-Transfer-Encoding: binary\r\n", "")
+    headers = {"Content-Type": "multipart/mixed; boundary=b"}
+    data = f"{text}--b--\r\n".replace("\r\n", "\n").encode()
+    assert statuses(lenient.session.post(f"{ROOT}$batch", data=data, headers=headers)) == [204]
+    stopping = Org(batch_after_failed_set=False)
+    failing = change_set(operation(f"DELETE {deal(99)}"))
+    assert statuses(send(stopping, failing, failing, prefer="odata.continue-on-error")) == [404]
+    assert statuses(send(Org(), failing, failing, prefer="odata.continue-on-error")) == [404, 404]
+
+
+_WORDS = st.text("abcXYZ019-_'()$=,%", min_size=1, max_size=12)
+_BODIES = st.binary(max_size=60).filter(lambda body: b"\r\n--" not in body)
+_OPERATIONS = st.builds(
+    Operation,
+    method=st.sampled_from(["POST", "PATCH", "PUT", "DELETE"]),
+    url=st.lists(_WORDS, min_size=1, max_size=3).map(" ".join),
+    headers=st.lists(st.tuples(st.sampled_from(["If-Match", "Prefer", "Accept"]), _WORDS), max_size=2).map(tuple),
+    body=_BODIES,
+)
+_SETS = st.lists(_OPERATIONS, max_size=3).map(
+    lambda found: ChangeSet(tuple(replace(one, content_id=str(number)) for number, one in enumerate(found, 1)))
+)
+
+
+@settings(max_examples=examples(60), deadline=None, derandomize=SAME_EACH_RUN)
+@given(st.lists(_OPERATIONS | _SETS, max_size=4))
+def test_what_is_composed_is_read_back(items: list[Item]) -> None:
+    composed = b"".join(b"--b\r\n" + _composed(item) for item in items) + b"--b--\r\n"
+    assert parse_batch("multipart/mixed; boundary=b", composed, EmulatorSettings()) == tuple(items)
+
+
+def _composed(item: Item) -> bytes:
+    if isinstance(item, ChangeSet):
+        inner = b"".join(b"--c\r\n" + _composed(one) for one in item.operations)
+        return b"Content-Type: multipart/mixed; boundary=c\r\n\r\n" + inner + b"--c--\r\n"
+    mime = HEADS + (f"Content-ID: {item.content_id}\r\n" if item.content_id else "")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in item.headers)
+    return f"{mime}\r\n{item.method} {item.url} HTTP/1.1\r\n{lines}\r\n".encode() + item.body + b"\r\n"
