@@ -159,6 +159,15 @@ class DataverseClient:
         address = check_link(delta_link, self.api_root)
         yield from self._paged(decoder.read, decoder.table, address, None, ("odata.track-changes",))
 
+    def stored_after(self, decoder: PageDecoder, next_link: str) -> Iterator[StoredPage]:
+        """Yield the pages from a next link on, in stored spelling."""
+        yield from self._paged(decoder.read, decoder.table, check_link(next_link, self.api_root), None, ())
+
+    @property
+    def paging(self) -> str:
+        """The ``Prefer`` text of every page."""
+        return f"odata.maxpagesize={self._page_size},{_annotations()}"
+
     def delta_link(self, decoder: PageDecoder, other: str) -> str:
         """Return a delta link of the decoder's table with the token of another table's link.
 
@@ -240,7 +249,7 @@ class DataverseClient:
         extra: tuple[str, ...],
         on_behalf_of: str = "",
     ) -> Iterator[AnyPage]:
-        prefer = ",".join([*extra, f"odata.maxpagesize={self._page_size}", _annotations()])
+        prefer = ",".join([*extra, self.paging])
         seen: set[str] = {address}
         link: str | None = address
         while link is not None:

@@ -8,15 +8,15 @@ IO: HTTP.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from d365sync.core.schema import LOOKUP_TYPES, Column, ColumnType, DateBehavior, Schema, Table
 from d365sync.dataverse.client import DataverseClient
+from d365sync.dataverse.together import Get, Outcome, get_together
 from d365sync.dataverse.wire import decode_object
-from d365sync.errors import ProtocolError, RejectedError
+from d365sync.errors import ProtocolError, RejectedError, RemoteError
 
 TABLE_PROPERTIES = (
     "LogicalName,EntitySetName,PrimaryIdAttribute,PrimaryNameAttribute,ChangeTrackingEnabled,"
@@ -30,6 +30,7 @@ COLUMN_PROPERTIES = (
     "LogicalName,AttributeType,AttributeTypeName,IsValidForRead,IsValidForCreate,IsValidForUpdate,"
     "IsPrimaryId,AttributeOf"
 )
+NOT_THERE = 404
 LOGICAL_NAME = re.compile(r"[a-z][a-z0-9_]{0,127}")
 CASTS: Mapping[str, str] = {
     "DateTimeAttributeMetadata": "LogicalName,DateTimeBehavior",
@@ -49,46 +50,66 @@ TYPE_NAMES = {"MultiSelectPicklistType": ColumnType.MULTISELECT}
 """``AttributeTypeName`` where ``AttributeType`` says only Virtual."""
 
 
-def read_schema(client: DataverseClient, names: Iterable[str], *, workers: int = 4) -> Schema:
-    """Return the definitions of the tables that exist; a name that is not a table is left out.
+def read_schema(client: DataverseClient, names: Iterable[str]) -> Schema:
+    """Return the definitions of the tables that exist, all with one request; a name that is not a table is left out.
 
     Raises:
         RemoteError: the definitions cannot be read.
         ProtocolError: a definition is not what the protocol promises.
     """
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        tables = pool.map(lambda name: read_table(client, name), sorted(set(names)))
-        return Schema.of(table for table in tables if table is not None)
+    wanted = [name for name in sorted(set(names)) if LOGICAL_NAME.fullmatch(name)]
+    gets = [get for name in wanted for get in _gets(name)]
+    outcomes = get_together(client.transport, gets)
+    width = len(CASTS) + 2
+    tables = [_table(name, outcomes[at * width : (at + 1) * width]) for at, name in enumerate(wanted)]
+    return Schema.of(table for table in tables if table is not None)
 
 
 def read_table(client: DataverseClient, name: str) -> Table | None:
     """Return one table's definition, None when there is no such table."""
-    if not LOGICAL_NAME.fullmatch(name):
-        return None
+    return read_schema(client, [name]).tables.get(name)
+
+
+def _gets(name: str) -> list[Get]:
+    """Return what is asked of one table: itself, its columns, and of some types more."""
     address = f"EntityDefinitions(LogicalName='{name}')"
-    try:
-        head = decode_object(client.get(address, {"$select": TABLE_PROPERTIES, "$expand": RELATIONSHIPS}).body)
-    except RejectedError as error:
-        if error.status == 404:
-            return None
-        raise
-    attributes = _values(client, f"{address}/Attributes", COLUMN_PROPERTIES)
+    casts = (
+        Get(f"{address}/Attributes/Microsoft.Dynamics.CRM.{cast}", {"$select": properties})
+        for cast, properties in CASTS.items()
+    )
+    return [
+        Get(address, {"$select": TABLE_PROPERTIES, "$expand": RELATIONSHIPS}),
+        Get(f"{address}/Attributes", {"$select": COLUMN_PROPERTIES}),
+        *casts,
+    ]
+
+
+def _table(name: str, outcomes: Sequence[Outcome]) -> Table | None:
+    if isinstance(outcomes[0], RejectedError) and outcomes[0].status == NOT_THERE:
+        return None
+    head, columns, *casts = [decode_object(_body(outcome)) for outcome in outcomes]
+    attributes = _entries(name, columns)
     details: dict[str, dict[str, Any]] = {}
-    for cast, properties in CASTS.items():
-        for entry in _values(client, f"{address}/Attributes/Microsoft.Dynamics.CRM.{cast}", properties):
-            details.setdefault(str(entry.get("LogicalName")), {}).update(entry)
-    columns = [_column(entry, details.get(str(entry.get("LogicalName")), {})) for entry in attributes]
+    for entry in (entry for cast in casts for entry in _entries(name, cast)):
+        details.setdefault(str(entry.get("LogicalName")), {}).update(entry)
+    made = [_column(entry, details.get(str(entry.get("LogicalName")), {})) for entry in attributes]
     return Table(
         logical_name=_text(head, "LogicalName"),
         entity_set_name=_text(head, "EntitySetName"),
         primary_id=_text(head, "PrimaryIdAttribute"),
         primary_name=head.get("PrimaryNameAttribute") or None,
-        columns={column.logical_name: column for column in columns if column is not None},
+        columns={column.logical_name: column for column in made if column is not None},
         change_tracking=head.get("ChangeTrackingEnabled") is True,
         optimistic_concurrency=head.get("IsOptimisticConcurrencyEnabled") is not False,
         object_type_code=head.get("ObjectTypeCode"),
         hierarchy_parent=_hierarchy_parent(name, head.get("ManyToOneRelationships")),
     )
+
+
+def _body(outcome: Outcome) -> bytes:
+    if isinstance(outcome, RemoteError):
+        raise outcome
+    return outcome
 
 
 def read_labels(client: DataverseClient, table: Table, kinds: Iterable[ColumnType]) -> Table:
@@ -130,10 +151,10 @@ def _hierarchy_parent(name: str, relationships: object) -> str | None:
     return None
 
 
-def _values(client: DataverseClient, address: str, properties: str) -> list[dict[str, Any]]:
-    entries = decode_object(client.get(address, {"$select": properties}).body).get("value")
+def _entries(name: str, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    entries = document.get("value")
     if not isinstance(entries, list):
-        raise ProtocolError(f"the definitions at {address} have no list of columns")
+        raise ProtocolError(f"the definition of {name} has no list of columns")
     return [entry for entry in entries if isinstance(entry, dict)]
 
 

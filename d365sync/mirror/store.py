@@ -205,6 +205,12 @@ class Mirror:
             connection.exec_driver_sql("UPDATE _table SET shape = ''")
             slices.forget_all(connection)
 
+    def forget_positions(self, names: Iterable[str]) -> None:
+        """Forget the bookmarks of tables that are not needed any more; read again, they are loaded in full."""
+        with self._transaction() as connection:
+            for name in names:
+                connection.execute(text("DELETE FROM _bookmark WHERE name = :name"), {"name": name})
+
     def begin_load(self, name: str) -> int:
         """Return the number of a new full load: rows it does not see are removed by :meth:`apply` with ``last``."""
         with self._transaction() as connection:

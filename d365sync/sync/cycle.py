@@ -210,12 +210,32 @@ def _pull_with_fresh_definitions_if_needed(line: Line, now: dt.datetime) -> tupl
 
 
 def pull_all(line: Line, now: dt.datetime, *, fresh: bool = False) -> tuple[tuple[TablePull, ...], Snapshot]:
-    """Pull the tables that define goals, then the tables that those name; ``fresh`` are the definitions."""
+    """Pull what was pulled the last time, all at once; then what the goals need besides. ``fresh`` are the definitions.
+
+    The first time, the tables that define goals come first: they name the others.
+    """
     puller = Puller(line.client, line.mirror, line.config.pull, now, line.watcher, definitions_are_fresh=fresh)
-    schema = definitions(line.client, line.mirror, BOOK_COLUMNS, now)
+    before = set(line.mirror.positions())
+    schema = definitions(line.client, line.mirror, {*BOOK_COLUMNS, *before}, now)
     tables = {name: _book_table(schema, name, line.mirror.columns_of(name)) for name in BOOK_COLUMNS}
-    pulls = puller.pull([table for name, table in tables.items() if name not in LATE_TABLES])
-    book = load_book(line, tables)
+    first = {name: table for name, table in tables.items() if name in before or name not in LATE_TABLES}
+    others = sorted(before & schema.tables.keys() - tables.keys())
+    first |= {name: mirror_table(schema.table(name), line.mirror.columns_of(name)) for name in others}
+    pulls = puller.pull(list(first.values()))
+    schema, needed = _needs(line, schema, load_book(line, tables), now)
+    for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:
+        known = tables[name].wanted if name in tables else frozenset()
+        tables[name] = _merged(schema, name, known | needed.get(name, frozenset()))
+    late = [table for name, table in tables.items() if name not in first or table.shape != first[name].shape]
+    for some in _rounds(line.mirror, late):
+        pulls += puller.pull(some)
+    line.mirror.forget_positions(first.keys() - tables.keys())
+    last = {pull.name: pull for pull in pulls if pull.name in tables}
+    return tuple(last.values()), snapshot_of(line, schema, tables, now)
+
+
+def _needs(line: Line, schema: Schema, book: GoalBook, now: dt.datetime) -> tuple[Schema, Mapping[str, frozenset[str]]]:
+    """Return the definitions of all that the goals name, and the columns they need by table."""
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
     schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_referred(book, schema), now)])
     schema = labelled(line.client, line.mirror, schema, labels_tested(book, schema), now)
@@ -223,15 +243,7 @@ def pull_all(line: Line, now: dt.datetime, *, fresh: bool = False) -> tuple[tupl
     needed = columns_needed(grouping.groups, schema, book.rules.hierarchy)
     if line.config.rollup.visibility == "manager":
         needed = {**needed, **{name: needed.get(name, frozenset()) | more for name, more in MANAGER_COLUMNS.items()}}
-    late: list[MirrorTable] = []
-    for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:
-        known = tables[name].wanted if name in tables else frozenset()
-        tables[name] = _merged(schema, name, known | needed.get(name, frozenset()))
-        if name in LATE_TABLES or tables[name].wanted != known:
-            late.append(tables[name])
-    for some in _rounds(line.mirror, late):
-        pulls += puller.pull(some)
-    return tuple(pulls), snapshot_of(line, schema, tables, now)
+    return schema, needed
 
 
 def _rounds(mirror: Mirror, tables: list[MirrorTable]) -> list[list[MirrorTable]]:

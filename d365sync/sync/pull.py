@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 import structlog
 
@@ -35,6 +36,7 @@ from d365sync.core.schema import Table
 from d365sync.core.values import parse_instant
 from d365sync.dataverse.client import DataverseClient, modified_since
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
+from d365sync.dataverse.together import RowsTogether
 from d365sync.errors import AuthError, BookmarkExpiredError, RejectedError
 from d365sync.mirror.store import Mirror, Position
 from d365sync.mirror.tables import MirrorTable
@@ -86,7 +88,7 @@ class Watcher:
 
 @dataclass(slots=True)
 class Reading:
-    """One table being read: where its pages come from, and where they are kept."""
+    """One table being read: where its pages come from, and where they are kept; ``known`` is the last bookmark."""
 
     table: MirrorTable
     way: Way
@@ -137,7 +139,7 @@ class Puller:
             MirrorError: the mirror.
         """
         done: dict[str, TablePull] = {}
-        waiting = [self._reading(table) for table in tables]
+        waiting = self._together([self._reading(table) for table in tables])
         while waiting:
             again: list[Reading] = []
             sources = [reading.pages for reading in waiting]
@@ -178,7 +180,9 @@ class Puller:
         if position.delta_link is not None and table.table.change_tracking:
             return self._follow(table, position, position.delta_link)
         if table.table.change_tracking or not self._is_polled(table, position):
-            return self._load(table)
+            whole = self._load(table)
+            whole.known = None if table.table.change_tracking else position
+            return whole
         return self._poll(table, position)
 
     def _is_polled(self, table: MirrorTable, position: Position) -> bool:
@@ -197,6 +201,14 @@ class Puller:
             link = self._other_link() if tracked else None
             pages = PartitionedLoad(self.client, decoder, table.rows, self.rules.partitions, link).pages
         return Reading(table, Way.FULL, pages, Appended(self.mirror, table, number))
+
+    def _together(self, readings: list[Reading]) -> list[Reading]:
+        """Let the small tables that are read whole again be read with one request."""
+        small = [one for one in readings if one.way is Way.FULL and one.known is not None]
+        rows = RowsTogether(self.client, [PageDecoder(one.table.rows) for one in small])
+        for at, one in enumerate(small):
+            one.pages = partial(rows.pages, at)
+        return readings
 
     def _other_link(self) -> str | None:
         """Return the newest delta link of any table, None when there is none or its token must not be shared."""
