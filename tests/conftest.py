@@ -19,7 +19,16 @@ import pytest
 import structlog
 from sqlalchemy import create_engine
 
+from tests import canary
+
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_left_behind() -> Iterator[None]:
+    """Fail a test whose d365sync left a secret or token in a file."""
+    yield
+    assert canary.harvest() == []
 
 
 @pytest.fixture(scope="session")

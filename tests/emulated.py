@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from d365sync.app import App, opened
 from d365sync.config import Config, parse
 from d365sync.core.goals.goal import VALUE_COLUMNS
 from d365sync.core.values import Value
+from d365sync.dataverse.gate import Timer
 from d365sync.emulator import Emulator
+from tests import canary
 
 URL = "https://emulator.test"
 NOW = dt.datetime(2026, 11, 20, 9, tzinfo=dt.UTC)
@@ -26,7 +30,7 @@ def configuration(emulator: Emulator, folder: Path, **sections: Mapping[str, obj
             "url": URL,
             "tenant_id": credentials.tenant_id,
             "client_id": credentials.client_id,
-            "client_secret": credentials.client_secret,
+            "client_secret": canary.plant(credentials.client_secret, folder),
             "authority": f"{URL}/{credentials.tenant_id}",
             **sections.pop("dataverse", {}),
         },
@@ -38,11 +42,18 @@ def configuration(emulator: Emulator, folder: Path, **sections: Mapping[str, obj
 
 @contextmanager
 def application(
-    emulator: Emulator, folder: Path, *, now: dt.datetime = NOW, **sections: Mapping[str, object]
+    emulator: Emulator,
+    folder: Path,
+    *,
+    now: dt.datetime = NOW,
+    session: requests.Session | None = None,
+    timer: Timer | None = None,
+    **sections: Mapping[str, object],
 ) -> Iterator[App]:
-    """Build the application against an emulator."""
+    """Build the application against an emulator; ``session`` and ``timer`` as of :func:`d365sync.app.build`."""
     config = configuration(emulator, folder, **sections)
-    with opened(config, clock=lambda: now, environ={}, session=emulator.session()) as app:
+    session = session or emulator.session()
+    with opened(config, clock=lambda: now, environ={}, session=session, timer=timer) as app:
         yield app
 
 

@@ -33,7 +33,7 @@ JSON = "application/json"
 STRANGER_ATTEMPTS = 3
 """Attempts at a host that has never answered: its address is more likely wrong than its network down."""
 UNREAD = (429, 503)
-"""Statuses of requests that were not carried out. Source: Service protection API limits; RFC 9110."""
+"""Statuses of requests that were not carried out. Source: Service protection API limits. Assumed: of 503."""
 HEADERS = {
     "Accept": JSON,
     "Accept-Encoding": "gzip",

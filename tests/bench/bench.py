@@ -1,7 +1,8 @@
 """Benchmarks: ways measured in turn in one run, medians, ratios, and the bounds they have to keep. Run by `make bench`.
 
 Parts: ``a`` full recompute, ``b`` with rollup queries, ``c`` growth and memory, ``d`` small changes, ``e`` compile,
-``demo`` the demo organization. Every way's numbers are compared with ours before anything is measured.
+``demo`` the demo organization, ``throttled`` a server that asks for patience.
+Every way's numbers are compared with ours before anything is measured.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from tests.bench.demo import demo_pairs
 from tests.bench.large import growth
 from tests.bench.report import HEADER, printed
 from tests.bench.rollup import full
+from tests.bench.throttled import throttled
 
 ELEVEN_THOUSAND = Size(1_000_000, teams=10, sellers=312)
 HUNDRED_THOUSAND = Size(1_000_000, teams=60, sellers=2_879)
 FIVE_MILLION = Size(5_000_000, teams=60, sellers=2_879)
 QUERIES = 200
-PARTS = ("a", "b", "c", "d", "e", "demo")
+READS = 40
+PARTS = ("a", "b", "c", "d", "e", "demo", "throttled")
 
 
 def measure(parts: Sequence[str], scale: float, rounds: int, folder: Path) -> Iterator[object]:
@@ -46,10 +49,16 @@ def measure(parts: Sequence[str], scale: float, rounds: int, folder: Path) -> It
     if "d" in parts:
         for size in (small, many):
             yield from small_change("d", size, folder, rounds + 2)
+    yield from _unscaled(parts, rounds)
+
+
+def _unscaled(parts: Sequence[str], rounds: int) -> Iterator[object]:
     if "e" in parts:
         yield from compile_times("e", rounds)
     if "demo" in parts:
         yield from demo_pairs(rounds)
+    if "throttled" in parts:
+        yield from throttled("throttled", READS)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ TINY = Size(400, teams=2, sellers=4, queries=6)
         ("c", ("time grew", "peak memory")),
         ("d", ("upserting those rows",)),
         ("e", ("100 values",)),
+        ("throttled", ("asked to wait", "within 1.1x: yes")),
         ("demo", ("an idle cycle", "record by record")),
     ],
 )

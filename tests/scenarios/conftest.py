@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import canary
 from tests.golden.casebook import read_cases, write_org
 
 COMMAND = str(Path(sys.executable).with_name("d365sync"))
@@ -54,6 +55,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> Done:
     done = subprocess.run(
         [COMMAND, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
     )
+    canary.assert_silent(done.stdout + done.stderr)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -73,7 +75,7 @@ def served(org: Path, *options: str) -> Iterator[dict[str, str]]:
 def initialise(folder: Path, remote: dict[str, str], mode: str = "override") -> Admin:
     """Write a configuration with ``init``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "secret").write_text(remote["client_secret"], encoding="utf-8")
+    (folder / "secret").write_text(canary.plant(remote["client_secret"], folder), encoding="utf-8")
     done = run(
         folder,
         *("init", "--non-interactive", "--url", remote["url"], "--tenant-id", remote["tenant_id"]),

@@ -1,0 +1,43 @@
+"""Secrets that tests hand to d365sync, and a search for them in everything it writes and says.
+
+Planted wherever a test configures d365sync against the emulator; looked for after each test in the files of its folder,
+and in what every command printed. Access tokens are known by their shape.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+TOKEN = re.compile(rb"eyJ[\w-]{16,}\.eyJ[\w-]{16,}")
+MAY_HOLD_IT = ("secret", "d365sync.toml")
+"""Files in which the tests themselves put the secret."""
+
+_planted: dict[str, Path] = {}
+
+
+def plant(secret: str, folder: Path) -> str:
+    """Look for this secret from now on, in this folder after the test; return it."""
+    _planted[secret] = folder
+    return secret
+
+
+def harvest() -> list[str]:
+    """Return the files that give a secret or token away, and begin anew."""
+    found = []
+    for folder in set(_planted.values()):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name not in MAY_HOLD_IT and _gives_away(path.read_bytes()):
+                found.append(str(path))
+    _planted.clear()
+    return found
+
+
+def assert_silent(text: str) -> None:
+    """Fail if a text gives a secret or token away; say where, not what."""
+    if _gives_away(text.encode()):
+        raise AssertionError("a secret or an access token was printed")
+
+
+def _gives_away(content: bytes) -> bool:
+    return bool(TOKEN.search(content)) or any(secret.encode() in content for secret in _planted)
