@@ -15,6 +15,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from d365sync.dataverse.gate import interruptible
+
 Item = TypeVar("Item")
 PATIENCE_S = 0.2
 """How long a thread that cannot hand over waits before it looks whether it is still wanted."""
@@ -65,7 +67,11 @@ class _Crew(Generic[Item]):
         self.stopped = threading.Event()
 
     def read(self) -> None:
-        """Read one stream after the other until there is none left."""
+        """Read one stream after the other until there is none left; waits for the server end when it is stopped."""
+        with interruptible(self.stopped):
+            self._read()
+
+    def _read(self) -> None:
         while not self.stopped.is_set():
             try:
                 source = self._waiting.get_nowait()

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from d365sync.dataverse.gate import Gate, MonotonicTimer, interruptible
 from d365sync.errors import RetryableError
+from d365sync.sync.streams import side_by_side
 from tests.scripted import VirtualTimer, answer, by_turns, transport
 
 DATE = "Fri, 20 Nov 2026 09:00:00 GMT"
@@ -102,4 +104,19 @@ def test_a_wait_can_be_broken_off() -> None:
     began = time.monotonic()
     with interruptible(stop), pytest.raises(RetryableError):
         gate.pass_through(began + 100)
+    assert time.monotonic() - began < 5
+
+
+def test_streams_that_are_closed_do_not_wait_for_the_server() -> None:
+    gate = Gate(MonotonicTimer())
+    gate.shut(60)
+
+    def waiting() -> Iterator[int]:
+        gate.pass_through(time.monotonic() + 100)
+        yield 1
+
+    began = time.monotonic()
+    events = side_by_side([lambda: iter([0]), waiting], workers=2)
+    assert next(events).item == 0
+    events.close()  # type: ignore[attr-defined]
     assert time.monotonic() - began < 5
