@@ -82,6 +82,8 @@ guard_percent = 50
 [writeback]
 # plan: compute and show, write nothing. override: write goals, with the override flags set.
 mode = {mode}
+# Goals written by one request (1 to 1000). All of them must be done within dataverse.timeout.
+batch_size = 100
 
 [rollup]
 # IANA time zone in which goal days begin and end: that of the people who make the goals.

@@ -19,6 +19,7 @@ from requests.structures import CaseInsensitiveDict
 
 from d365sync.errors import ProtocolError
 
+MULTIPART = "multipart/mixed"
 MOST_PARTS = 1000
 """Source: Execute batch operations using the Web API."""
 
@@ -52,7 +53,7 @@ class PartAnswer:
 
 def content_type(boundary: str) -> str:
     """Return the ``Content-Type`` of a batch."""
-    return f"multipart/mixed; boundary={boundary}"
+    return f"{MULTIPART}; boundary={boundary}"
 
 
 def compose(parts: Sequence[Part], api_path: str, boundary: str) -> bytes:
@@ -76,7 +77,7 @@ def parse(content_type: str, body: bytes, expected: int) -> tuple[PartAnswer, ..
     Raises:
         ProtocolError: not a batch answer, damaged, cut off, or with another number of answers.
     """
-    if content_type.partition(";")[0].strip().lower() != "multipart/mixed":
+    if content_type.partition(";")[0].strip().lower() != MULTIPART:
         raise ProtocolError(f"the answer to a batch is {content_type[:60]!r}, not multipart/mixed")
     found = _BOUNDARY.search(content_type)
     if found is None:

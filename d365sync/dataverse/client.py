@@ -10,7 +10,8 @@ IO: HTTP.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -20,10 +21,12 @@ import structlog
 from d365sync.core.schema import Table
 from d365sync.core.values import Value, format_instant
 from d365sync.dataverse.auth import TokenSource
+from d365sync.dataverse.batch import MULTIPART, Part, PartAnswer, compose, parse
+from d365sync.dataverse.batch import content_type as batch_type
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
 from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.throttle import side_by_side
-from d365sync.dataverse.transport import Answer, Transport
+from d365sync.dataverse.transport import API_PATH, Answer, Transport
 from d365sync.dataverse.wire import (
     LOOKUP_LOGICAL_NAME,
     Page,
@@ -166,7 +169,7 @@ class DataverseClient:
     @property
     def paging(self) -> str:
         """The ``Prefer`` text of every page."""
-        return f"odata.maxpagesize={self._page_size},{_annotations()}"
+        return f"odata.maxpagesize={self._page_size},{name_lookups()}"
 
     def delta_link(self, decoder: PageDecoder, other: str) -> str:
         """Return a delta link of the decoder's table with the token of another table's link.
@@ -189,7 +192,7 @@ class DataverseClient:
             "GET",
             f"{self.api_root}/{table.entity_set_name}({row_id})",
             params={"$select": select_clause(table, columns)},
-            prefer=_annotations(),
+            prefer=name_lookups(),
         )
         return RowReader(table, columns).read(decode_object(answer.body))
 
@@ -221,10 +224,35 @@ class DataverseClient:
             f"{self.api_root}/{table.entity_set_name}({row_id})",
             params={"$select": select_clause(table, columns)},
             body=encode_body(body),
-            prefer=f"return=representation,{_annotations()}",
+            prefer=f"return=representation,{name_lookups()}",
             headers={"If-Match": if_match},
         )
         return RowReader(table, columns).read(decode_object(answer.body))
+
+    def batch(self, parts: Sequence[Part]) -> tuple[PartAnswer, ...]:
+        """Send requests as one; each is carried out, or refused, by itself. Return their answers in order.
+
+        Raises:
+            ValueError: no parts, or more than 1,000.
+            RemoteError: the batch as a whole was refused, or its outcome is unknown.
+            ProtocolError: the answer is damaged; the outcome of every part is unknown.
+        """
+        boundary = f"batch_{uuid.uuid4()}"
+        answer = self.transport.send(
+            "POST",
+            f"{self.api_root}/$batch",
+            body=compose(parts, API_PATH, boundary),
+            content_type=batch_type(boundary),
+            prefer="odata.continue-on-error",
+            idempotent=all(part.method == "GET" for part in parts),
+            expects=MULTIPART,
+            operations=len(parts),
+        )
+        return parse(answer.headers.get("Content-Type", ""), answer.body, len(parts))
+
+    def ask_patience(self, error: RetryableError, attempt: int) -> None:
+        """Hold back every request for as long as a refusal within a batch asks; ``attempt`` counts from 1."""
+        self.transport.ask_patience(error, attempt)
 
     def _pages(
         self,
@@ -334,5 +362,6 @@ def _acting_for(object_id: str) -> Mapping[str, str]:
     return {"CallerObjectId": object_id} if object_id else {}
 
 
-def _annotations() -> str:
+def name_lookups() -> str:
+    """Return the preference that makes polymorphic lookups name their table."""
     return f'odata.include-annotations="{LOOKUP_LOGICAL_NAME}"'

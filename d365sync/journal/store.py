@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +17,8 @@ from typing import TypeAlias
 
 from sqlalchemy import Connection, Engine, RowMapping, insert, select, update
 
+from d365sync.core.goals.goal import VALUE_COLUMNS
+from d365sync.core.goals.writes import SENT, as_stored
 from d365sync.core.values import format_instant, parse_instant, plain
 from d365sync.database import open_engine, transaction
 from d365sync.errors import JournalError
@@ -59,6 +61,28 @@ class Run:
     outcome: str | None
     counts: Mapping[str, int]
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A write about to be sent: the columns as read and as they shall be, and the etag it holds for."""
+
+    goal_id: str
+    title: str
+    etag: str
+    before: Values
+    after: Values
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the write of a number ended; ``after`` are the columns as Dataverse stored them, if it said so."""
+
+    number: int
+    outcome: WriteOutcome
+    etag: str | None = None
+    message: str = ""
+    after: Values | None = None
 
 
 class Journal:
@@ -113,43 +137,24 @@ class Journal:
         with self._transaction() as connection:
             connection.execute(update(RUNS).where(RUNS.c.id == run_id).values(**values))
 
-    def intend(
-        self, run_id: str, *, goal_id: str, title: str, etag: str, before: Values, after: Values, now: dt.datetime
-    ) -> int:
-        """Note a write before it is sent; return its number."""
-        values = {
-            "run_id": run_id,
-            "goal_id": goal_id,
-            "title": title,
-            "before": _dump(before),
-            "after": _dump(after),
-            "etag_before": etag,
-            "intended_at": format_instant(now),
-            "outcome": WriteOutcome.INTENDED.value,
-            "message": "",
-        }
+    def intend(self, run_id: str, writes: Iterable[Intent], now: dt.datetime) -> list[int]:
+        """Note writes before they are sent, all or none; return their numbers in order."""
         with self._transaction() as connection:
-            key = connection.execute(insert(WRITES).values(**values)).inserted_primary_key
-            if key is None:
-                raise JournalError("the journal gave no number to a write", hint=HINT)
-            return int(key[0])
+            return [_insert(connection, run_id, write, now) for write in writes]
 
-    def done(
-        self,
-        write_id: int,
-        outcome: WriteOutcome,
-        now: dt.datetime,
-        *,
-        etag: str | None = None,
-        message: str = "",
-        after: Values | None = None,
-    ) -> None:
-        """Note how a write ended; ``after`` are the columns as Dataverse stored them, if it said so."""
-        values = {"outcome": outcome.value, "done_at": format_instant(now), "etag_after": etag, "message": message}
-        if after is not None:
-            values["after"] = _dump(after)
+    def done(self, endings: Iterable[Ending], now: dt.datetime) -> None:
+        """Note how writes ended, all or none."""
         with self._transaction() as connection:
-            connection.execute(update(WRITES).where(WRITES.c.id == write_id).values(**values))
+            for ending in endings:
+                values = {
+                    "outcome": ending.outcome.value,
+                    "done_at": format_instant(now),
+                    "etag_after": ending.etag,
+                    "message": ending.message,
+                }
+                if ending.after is not None:
+                    values["after"] = _dump(ending.after)
+                connection.execute(update(WRITES).where(WRITES.c.id == ending.number).values(**values))
 
     def written_values(self) -> dict[str, tuple[Values, ...]]:
         """Return, per goal, the columns it may hold by our hand: as last written, or as a later attempt left open."""
@@ -163,8 +168,23 @@ class Journal:
             for goal_id, after, outcome in connection.execute(statement):
                 if outcome == WriteOutcome.DONE:
                     found[goal_id] = []
-                found.setdefault(goal_id, []).append(_load(after))
+                values = _load(after)
+                found.setdefault(goal_id, []).extend([values] if outcome == WriteOutcome.DONE else as_stored(values))
         return {goal_id: tuple(values) for goal_id, values in found.items()}
+
+    def kept_values(self) -> dict[str, Values]:
+        """Return, of the goals in which Dataverse last stored something else than was sent, both.
+
+        In the shape of :func:`d365sync.core.goals.writes.stored`.
+        """
+        statement = (
+            select(WRITES.c.goal_id, WRITES.c.after)
+            .where(WRITES.c.outcome == WriteOutcome.DONE.value)
+            .order_by(WRITES.c.id)
+        )
+        with self._transaction() as connection:
+            last = {str(goal_id): str(after) for goal_id, after in connection.execute(statement)}
+        return {goal_id: _load(after) for goal_id, after in last.items() if f'"{SENT}' in after}
 
     def native_values(self) -> dict[str, Values]:
         """Return, per goal, the columns as they were before d365sync took the goal over.
@@ -181,7 +201,7 @@ class Journal:
         with self._transaction() as connection:
             for goal_id, before_text, after_text in connection.execute(statement):
                 before = _load(before_text)
-                if goal_id not in ours or any(before.get(name) != value for name, value in ours[goal_id].items()):
+                if goal_id not in ours or any(before.get(name) != ours[goal_id].get(name) for name in VALUE_COLUMNS):
                     native[goal_id] = before
                 ours[goal_id] = _load(after_text)
         return native
@@ -204,6 +224,24 @@ class Journal:
             self._engine, lambda message: JournalError(f"the journal failed: {message}", hint=HINT)
         ) as one:
             yield one
+
+
+def _insert(connection: Connection, run_id: str, write: Intent, now: dt.datetime) -> int:
+    values = {
+        "run_id": run_id,
+        "goal_id": write.goal_id,
+        "title": write.title,
+        "before": _dump(write.before),
+        "after": _dump(write.after),
+        "etag_before": write.etag,
+        "intended_at": format_instant(now),
+        "outcome": WriteOutcome.INTENDED.value,
+        "message": "",
+    }
+    key = connection.execute(insert(WRITES).values(**values)).inserted_primary_key
+    if key is None:
+        raise JournalError("the journal gave no number to a write", hint=HINT)
+    return int(key[0])
 
 
 def _run(row: RowMapping) -> Run:

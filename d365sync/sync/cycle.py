@@ -175,7 +175,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         idle = not recomputed.goals and not any(pull.changed or pull.deleted for pull in pulls)
         doubles = watched_doubles(line, snapshot, theirs, frozenset(recomputed.goals), trusted=trusted, idle=idle)
         rollup = replace(rollup, problems=(*rollup.problems, *double_problems(snapshot.book, doubles)))
-    plan = plan_writes(snapshot.book, rollup, theirs)
+    plan = plan_writes(snapshot.book, rollup, theirs, line.journal.kept_values())
     line.on_plan(plan)
     pushed = push(line, run_id, snapshot, plan, rollup) if write else None
     return CycleResult(
@@ -351,6 +351,7 @@ def push(line: Line, run_id: str, snapshot: Snapshot, plan: WritePlan, rollup: R
         goals=snapshot.tables["goal"],
         run_id=run_id,
         clock=line.clock,
+        batch_size=line.config.writeback.batch_size,
         on_goal=line.on_write,
     )
     return pusher.push(plan, snapshot.book.goals, rollup)

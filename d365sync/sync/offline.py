@@ -63,7 +63,7 @@ def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
         rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
         doubled = double_problems(snapshot.book, kept_doubles(line, snapshot))
         rollup = replace(rollup, problems=(*rollup.problems, *doubled))
-        return rollup, plan_writes(snapshot.book, rollup, theirs)
+        return rollup, plan_writes(snapshot.book, rollup, theirs, line.journal.kept_values())
 
 
 def _table(schema: Schema, name: str, columns: Iterable[str]) -> MirrorTable:

@@ -1,8 +1,9 @@
-"""Push: send the plan, one goal at a time, each only if the goal is still as it was read.
+"""Push: send the plan in batches, each goal only if it is still as it was read.
 
-Every write is in the journal before it is sent and again when its outcome is known. A goal that changed meanwhile is
-read again and planned once more; if it changed again, or a person has overridden it, it is left alone and reported.
-After a lost connection the goal is read back before anything is sent again.
+Every write is in the journal before it is sent and again when its outcome is known. After a batch, the goals that
+changed meanwhile and those whose outcome is unknown (a lost connection, a failing gateway) are read again together,
+before anything is sent again: a write that arrived is recognised, another goal is planned once more. A goal that
+changed again, or that a person has overridden, is left alone and reported.
 
 IO: HTTP and SQL, through the client, the journal and the mirror.
 """
@@ -10,7 +11,7 @@ IO: HTTP and SQL, through the client, the journal and the mirror.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -19,19 +20,23 @@ from d365sync.core.goals.book import goal_of
 from d365sync.core.goals.goal import Goal, Number
 from d365sync.core.goals.rollup import Rollup
 from d365sync.core.goals.writes import (
+    OVERRIDDEN,
     PERCENTAGE,
     GoalWrite,
     Skip,
     SkipReason,
     WritePlan,
+    as_stored,
     is_ours,
     override_body,
     plan_goal,
+    stored,
 )
 from d365sync.core.values import Row
 from d365sync.dataverse.client import DataverseClient
-from d365sync.errors import AuthError, ConflictError, RejectedError, RemoteError, RetryableError
-from d365sync.journal.store import Journal, Values, WriteOutcome
+from d365sync.dataverse.rowbatch import Outcome, RowChange, change_rows, read_rows
+from d365sync.errors import AuthError, ConflictError, ProtocolError, RejectedError, RemoteError, RetryableError
+from d365sync.journal.store import Ending, Intent, Journal, Values, WriteOutcome
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 
@@ -41,8 +46,10 @@ NOT_THERE = 404
 THROTTLED = 429
 FORBIDDEN = 403
 FORBIDDEN_IN_A_ROW = 3
-"""Goals refused one after the other, and none written, after which it is the identity that lacks the right."""
+"""Goals refused, and none written, after which it is the identity that lacks the right."""
 ATTEMPTS = 2
+PATIENCE = 4
+"""How often a throttled goal is sent again before the run ends as temporary."""
 
 
 @dataclass(slots=True)
@@ -55,6 +62,39 @@ class Pushed:
 
 
 @dataclass(frozen=True, slots=True)
+class Forbidden(Skip):
+    """A goal that this identity may not write, with the answer that said so."""
+
+    error: AuthError
+
+
+@dataclass(slots=True)
+class _Step:
+    """One goal on its way: what to write, the goal it was planned from, what may be ours in it, how often it was sent.
+
+    ``number`` is that of its last write in the journal.
+    """
+
+    write: GoalWrite
+    goal: Goal
+    ours: tuple[Values, ...]
+    attempts: int = 0
+    throttled: int = 0
+    number: int = 0
+
+
+@dataclass(slots=True)
+class _Settled:
+    """What is to be noted after a batch: endings for the journal, rows for the mirror, steps to be sent again."""
+
+    endings: list[Ending] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    again: list[_Step] = field(default_factory=list)
+    fatal: RemoteError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pusher:
     """What pushing needs; ``goals`` is the mirrored goal table, ``clock`` gives the present instant."""
 
@@ -64,125 +104,169 @@ class Pusher:
     goals: MirrorTable
     run_id: str
     clock: Callable[[], dt.datetime]
+    batch_size: int = 100
     on_goal: Callable[[GoalWrite], None] = field(default=lambda _write: None)
 
     def push(self, plan: WritePlan, current: Mapping[str, Goal], rollup: Rollup) -> Pushed:
         """Send every write of a plan; one goal's refusal does not stop the others.
 
         Raises:
-            AuthError, RetryableError: the remote as a whole; what was written stays written and journalled.
+            AuthError, RetryableError, RejectedError: the remote as a whole; what was written stays written and
+                journalled, and what is unknown is looked at by the next run.
         """
         pushed = Pushed()
-        written = self.journal.written_values()
-        for write in plan.writes:
-            self._goal(write, current[write.goal_id], rollup, written.get(write.goal_id, ()), pushed)
-            self.on_goal(write)
-        if not pushed.written and pushed.failures and isinstance(pushed.failures[0], _Forbidden):
+        ours = self.journal.written_values()
+        steps = [_Step(write, current[write.goal_id], ours.get(write.goal_id, ())) for write in plan.writes]
+        while steps:
+            batch, steps = steps[: self.batch_size], steps[self.batch_size :]
+            for step in batch:
+                if not step.attempts and not step.throttled:
+                    self.on_goal(step.write)
+            steps += self._batch(batch, rollup, pushed)
+            _give_up_when_all_is_forbidden(pushed)
+        if not pushed.written and pushed.failures and isinstance(pushed.failures[0], Forbidden):
             raise pushed.failures[0].error
         return pushed
 
-    def _goal(self, write: GoalWrite, goal: Goal, rollup: Rollup, ours: tuple[Values, ...], pushed: Pushed) -> None:
-        step: GoalWrite | Skip | None = write
-        for _ in range(ATTEMPTS):
-            if not isinstance(step, GoalWrite):
-                break
-            outcome = self._send(step, goal)
-            if isinstance(outcome, Skip):
-                pushed.failures.append(outcome)
-                _give_up_when_all_is_forbidden(pushed)
-                return
-            if outcome is WriteOutcome.DONE:
-                pushed.written.append(step)
-                return
-            goal_again = self._read_again(goal)
-            if goal_again is None:
-                step = Skip(goal.id, goal.title, SkipReason.GONE, f"'{goal.title}' was deleted meanwhile")
-                break
-            step = _again(goal_again, goal, rollup, (*ours, step.after))
-            goal = goal_again
-        if isinstance(step, GoalWrite):
-            step = Skip(
-                goal.id, goal.title, SkipReason.CONFLICT, f"'{goal.title}' keeps being changed by others; left as it is"
-            )
-        if step is not None:
-            pushed.skips.append(step)
+    def _batch(self, steps: Sequence[_Step], rollup: Rollup, pushed: Pushed) -> list[_Step]:
+        """Send one batch, settle every outcome, and return the steps to be sent again."""
+        settled = _Settled()
+        unsettled: list[tuple[_Step, RemoteError]] = []
+        throttled: list[tuple[_Step, RetryableError]] = []
+        for step, outcome in zip(steps, self._send(steps), strict=True):
+            if not isinstance(outcome, RemoteError):
+                _written(step, outcome, settled, pushed)
+            elif isinstance(outcome, RetryableError) and outcome.status == THROTTLED:
+                throttled.append((step, outcome))
+                settled.endings.append(Ending(step.number, WriteOutcome.FAILED, message=str(outcome)))
+            elif isinstance(outcome, ConflictError | RetryableError):
+                unsettled.append((step, outcome))
+            else:
+                _refused(step, outcome, settled, pushed)
+        self._note(settled)
+        again = self._look_again(unsettled, rollup, pushed) if unsettled else []
+        return [*again, *self._wait(throttled)]
 
-    def _send(self, write: GoalWrite, goal: Goal) -> WriteOutcome | Skip:
-        """Send one write; return DONE, CONFLICT (read again), or a skip when it is refused."""
-        number = self.journal.intend(
-            self.run_id,
-            goal_id=goal.id,
-            title=goal.title,
-            etag=write.etag,
-            before={**goal.native, PERCENTAGE: goal.percentage},
-            after=write.after,
-            now=self.clock(),
-        )
+    def _send(self, steps: Sequence[_Step]) -> Sequence[Outcome]:
+        """Note the writes and send them; an outcome that is unknown is a RetryableError."""
+        intents = [_intent(step) for step in steps]
+        for step, number in zip(steps, self.journal.intend(self.run_id, intents, self.clock()), strict=True):
+            step.number = number
+        changes = [RowChange(s.goal.id, override_body(s.write, self.clock()), s.write.etag) for s in steps]
         try:
-            row = self.client.update(
-                self.goals.table,
-                goal.id,
-                override_body(write, self.clock()),
-                if_match=write.etag,
-                columns=self.goals.column_names,
-            )
-        except (ConflictError, RetryableError) as error:
-            return self._unsettled(number, write, goal, error)
-        except RejectedError as error:
-            return self._refused(number, goal, error)
-        except AuthError as error:
-            self.journal.done(number, WriteOutcome.FAILED, self.clock(), message=str(error))
-            if error.status != FORBIDDEN:
-                raise
-            return _Forbidden(
-                goal.id, goal.title, SkipReason.PROBLEM, f"'{goal.title}' may not be written: {error}", error
-            )
-        self._done(number, row)
-        return WriteOutcome.DONE
+            return change_rows(self.client, self.goals.table, changes, self.goals.column_names)
+        except ProtocolError as error:
+            return [RetryableError(str(error))] * len(steps)
+        except RemoteError as error:
+            if isinstance(error, RetryableError) and error.status != THROTTLED:
+                return [error] * len(steps)
+            self.journal.done([Ending(s.number, WriteOutcome.FAILED, message=str(error)) for s in steps], self.clock())
+            raise
 
-    def _done(self, number: int, row: Row) -> None:
-        after = goal_of(row)
-        self.journal.done(number, WriteOutcome.DONE, self.clock(), etag=after.etag, after=after.native)
-        self.mirror.apply(self.goals, [row])
-        log.info("goal.written", goal=after.id, title=after.title)
+    def _look_again(
+        self, unsettled: Sequence[tuple[_Step, RemoteError]], rollup: Rollup, pushed: Pushed
+    ) -> list[_Step]:
+        """Read goals back together: a write may have arrived (a conflict can be our own, sent twice); plan the others.
 
-    def _unsettled(self, number: int, write: GoalWrite, goal: Goal, error: RemoteError) -> WriteOutcome:
-        """After a conflict, a lost connection or a failing gateway, read the goal back: the write may have arrived.
-
-        A conflict can be our own write, sent again after its answer was lost.
+        What cannot be read stays open in the journal, so that the next run recognises it.
         """
-        if error.status == THROTTLED:
-            self.journal.done(number, WriteOutcome.FAILED, self.clock(), message=str(error))
-            raise error
-        row = self.client.find(self.goals.table, goal.id, self.goals.column_names)
-        if row is not None:
-            after = goal_of(row)
-            if after.is_overridden and is_ours(after, [write.after]):
-                self._done(number, row)
-                return WriteOutcome.DONE
-        self.journal.done(number, WriteOutcome.CONFLICT, self.clock(), message=str(error))
-        log.info("goal.conflict", goal=goal.id, title=goal.title, reason=str(error))
-        return WriteOutcome.CONFLICT
+        ids = [step.goal.id for step, _ in unsettled]
+        found = read_rows(self.client, self.goals.table, ids, self.goals.column_names)
+        settled = _Settled()
+        for (step, error), outcome in zip(unsettled, found, strict=True):
+            if isinstance(outcome, RemoteError):
+                _unreadable(step, outcome, settled, pushed)
+            elif _arrived(goal_of(outcome), step.write):
+                _written(step, outcome, settled, pushed)
+            else:
+                settled.endings.append(Ending(step.number, WriteOutcome.CONFLICT, message=str(error)))
+                settled.rows.append(outcome)
+                log.info("goal.conflict", goal=step.goal.id, title=step.goal.title, reason=str(error))
+                self._plan_again(step, goal_of(outcome), rollup, settled, pushed)
+        self._note(settled)
+        return settled.again
 
-    def _refused(self, number: int, goal: Goal, error: RemoteError) -> WriteOutcome | Skip:
-        if error.status == NOT_THERE:
-            self.journal.done(number, WriteOutcome.GONE, self.clock(), message=str(error))
-            return WriteOutcome.GONE
-        self.journal.done(number, WriteOutcome.FAILED, self.clock(), message=str(error))
-        log.warning("goal.refused", goal=goal.id, title=goal.title, reason=str(error))
-        return Skip(goal.id, goal.title, SkipReason.PROBLEM, f"Dataverse refused to write '{goal.title}': {error}")
+    def _plan_again(self, step: _Step, goal: Goal, rollup: Rollup, settled: _Settled, pushed: Pushed) -> None:
+        ours = (*step.ours, *as_stored(step.write.after))
+        planned = _again(goal, step.goal, rollup, ours)
+        if isinstance(planned, GoalWrite) and step.attempts + 1 < ATTEMPTS:
+            settled.again.append(_Step(planned, goal, ours, step.attempts + 1, step.throttled))
+        elif isinstance(planned, GoalWrite):
+            pushed.skips.append(_skip(goal, SkipReason.CONFLICT, "keeps being changed by others; left as it is"))
+        elif planned is not None:
+            pushed.skips.append(planned)
 
-    def _read_again(self, goal: Goal) -> Goal | None:
-        row = self.client.find(self.goals.table, goal.id, self.goals.column_names)
-        self.mirror.apply(self.goals, [row] if row is not None else [], [] if row is not None else [goal.id])
-        return goal_of(row) if row is not None else None
+    def _wait(self, throttled: Sequence[tuple[_Step, RetryableError]]) -> list[_Step]:
+        """Be patient with the server; return the goals it refused for now.
+
+        Raises:
+            RetryableError: it has refused one too often.
+        """
+        for step, error in throttled:
+            step.throttled += 1
+            if step.throttled > PATIENCE:
+                raise error
+        if throttled:
+            step, error = max(throttled, key=lambda one: one[1].retry_after_s or 0)
+            self.client.ask_patience(error, step.throttled)
+        return [step for step, _ in throttled]
+
+    def _note(self, settled: _Settled) -> None:
+        self.journal.done(settled.endings, self.clock())
+        if settled.rows or settled.gone:
+            self.mirror.apply(self.goals, settled.rows, settled.gone)
+        if settled.fatal is not None:
+            raise settled.fatal
 
 
-@dataclass(frozen=True, slots=True)
-class _Forbidden(Skip):
-    """A goal that this identity may not write, with the answer that said so."""
+def _intent(step: _Step) -> Intent:
+    goal = step.goal
+    before = {**goal.native, PERCENTAGE: goal.percentage, OVERRIDDEN: int(goal.is_overridden)}
+    return Intent(goal.id, goal.title, step.write.etag, before, step.write.after)
 
-    error: AuthError
+
+def _written(step: _Step, row: Row, settled: _Settled, pushed: Pushed) -> None:
+    goal = goal_of(row)
+    settled.endings.append(Ending(step.number, WriteOutcome.DONE, etag=goal.etag, after=stored(step.write, goal)))
+    settled.rows.append(row)
+    pushed.written.append(step.write)
+    log.info("goal.written", goal=goal.id, title=goal.title)
+
+
+def _refused(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
+    """Note that a goal is gone, or was refused; a token that is not accepted concerns all of them."""
+    goal = step.goal
+    if error.status == NOT_THERE:
+        _vanished(step, error, settled, pushed)
+        return
+    settled.endings.append(Ending(step.number, WriteOutcome.FAILED, message=str(error)))
+    log.warning("goal.refused", goal=goal.id, title=goal.title, reason=str(error))
+    if isinstance(error, AuthError) and error.status == FORBIDDEN:
+        message = f"'{goal.title}' may not be written: {error}"
+        pushed.failures.append(Forbidden(goal.id, goal.title, SkipReason.PROBLEM, message, error))
+    elif isinstance(error, RejectedError):
+        message = f"Dataverse refused to write '{goal.title}': {error}"
+        pushed.failures.append(Skip(goal.id, goal.title, SkipReason.PROBLEM, message))
+    else:
+        settled.fatal = settled.fatal or error
+
+
+def _unreadable(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
+    if error.status == NOT_THERE:
+        _vanished(step, error, settled, pushed)
+    else:
+        tail = f"may have been written; it cannot be read back now ({error}); the next sync looks again"
+        pushed.failures.append(_skip(step.goal, SkipReason.PROBLEM, tail))
+
+
+def _vanished(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
+    settled.endings.append(Ending(step.number, WriteOutcome.GONE, message=str(error)))
+    settled.gone.append(step.goal.id)
+    pushed.skips.append(_skip(step.goal, SkipReason.GONE, "was deleted meanwhile"))
+
+
+def _arrived(goal: Goal, write: GoalWrite) -> bool:
+    return goal.is_overridden and is_ours(goal, as_stored(write.after))
 
 
 def _give_up_when_all_is_forbidden(pushed: Pushed) -> None:
@@ -191,27 +275,26 @@ def _give_up_when_all_is_forbidden(pushed: Pushed) -> None:
     Raises:
         AuthError: the first refusal.
     """
-    forbidden = [one for one in pushed.failures if isinstance(one, _Forbidden)]
+    forbidden = [one for one in pushed.failures if isinstance(one, Forbidden)]
     if forbidden and not pushed.written and len(forbidden) >= FORBIDDEN_IN_A_ROW:
         raise forbidden[0].error
 
 
 def _again(
-    goal: Goal, before: Goal, rollup: Rollup, ours: tuple[Mapping[str, Number | None], ...]
+    goal: Goal, before: Goal, rollup: Rollup, ours: Sequence[Mapping[str, Number | None]]
 ) -> GoalWrite | Skip | None:
     """Plan a goal once more from what it is now, unless what defines its numbers changed: then they are not ours."""
     if not goal.is_open:
-        return Skip(goal.id, goal.title, SkipReason.CLOSED, f"'{goal.title}' was closed meanwhile")
+        return _skip(goal, SkipReason.CLOSED, "was closed meanwhile")
     if goal.is_overridden and not is_ours(goal, ours):
-        return Skip(goal.id, goal.title, SkipReason.CONFLICT, f"'{goal.title}' was overridden by a person meanwhile")
+        return _skip(goal, SkipReason.CONFLICT, "was overridden by a person meanwhile")
     if _definition(goal) != _definition(before):
-        return Skip(
-            goal.id,
-            goal.title,
-            SkipReason.CONFLICT,
-            f"'{goal.title}' was redefined meanwhile; the next sync takes it up",
-        )
+        return _skip(goal, SkipReason.CONFLICT, "was redefined meanwhile; the next sync takes it up")
     return plan_goal(goal, rollup.totals[goal.id])
+
+
+def _skip(goal: Goal, reason: SkipReason, tail: str) -> Skip:
+    return Skip(goal.id, goal.title, reason, f"'{goal.title}' {tail}")
 
 
 def _definition(goal: Goal) -> Goal:

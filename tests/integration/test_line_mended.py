@@ -12,13 +12,13 @@ import requests
 
 from d365sync.core.values import Value
 from d365sync.emulator import Emulator
-from d365sync.errors import AuthError, MirrorError, RetryableError
+from d365sync.errors import MirrorError, RetryableError
 from d365sync.sync.cycle import Outcome, pull_all
 from d365sync.sync.explain import explain, find_goal
 from d365sync.sync.offline import computed, mirrored
 from tests.emulated import NOW, application, goal_values
 from tests.golden.casebook import made_id
-from tests.integration.test_line import ANN, NORTH, Meddling, actual, load, through
+from tests.integration.test_line import ANN, NORTH, Meddling, actual, load, through, writes
 
 
 def asking(condition: str) -> str:
@@ -27,7 +27,7 @@ def asking(condition: str) -> str:
 
 
 class AnsweringInstead(Meddling):
-    """Carries out the first PATCH, then answers with a failing status instead."""
+    """Carries out the first batch of writes, then answers with a failing status instead."""
 
     def __init__(self, emulator: Emulator, status: int) -> None:
         super().__init__(emulator)
@@ -35,24 +35,10 @@ class AnsweringInstead(Meddling):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         response = self._inner.send(request, *args, **kwargs)
-        if request.method == "PATCH":
+        if writes(request):
             self._count += 1
             if self._count == 1:
                 response.status_code = self._status
-        return response
-
-
-class Forbidding(Meddling):
-    """Refuses to write Ann's goal (or every goal) with 403."""
-
-    def __init__(self, emulator: Emulator, *, every: bool = False) -> None:
-        super().__init__(emulator)
-        self._every = every
-
-    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
-        response = self._inner.send(request, *args, **kwargs)
-        if request.method == "PATCH" and (self._every or ANN in str(request.url)):
-            response.status_code = 403
         return response
 
 
@@ -132,22 +118,6 @@ def test_a_column_that_is_new_is_found_though_definitions_are_remembered(tmp_pat
     emulator.store.change("goalrollupquery", made_id("query", "big and new"), {"fetchxml": document})
     with application(emulator, tmp_path, now=NOW + dt.timedelta(hours=1)) as app:
         assert app.sync(write=True).outcome is Outcome.OK
-
-
-def test_a_goal_that_may_not_be_written_does_not_stop_the_others(tmp_path: Path) -> None:
-    emulator = load(tmp_path)
-    with through(emulator, tmp_path, Forbidding(emulator)) as app:
-        result = app.sync(write=True)
-    assert result.outcome is Outcome.PARTIAL
-    assert result.pushed is not None
-    assert [skip.title for skip in result.pushed.failures] == ["Ann"]
-    assert len(result.pushed.written) == 4
-
-
-def test_when_no_goal_may_be_written_it_is_the_right_that_is_missing(tmp_path: Path) -> None:
-    emulator = load(tmp_path)
-    with through(emulator, tmp_path, Forbidding(emulator, every=True)) as app, pytest.raises(AuthError):
-        app.sync(write=True)
 
 
 def test_what_dataverse_stored_decides_whose_override_it_is(tmp_path: Path) -> None:

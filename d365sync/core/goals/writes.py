@@ -6,8 +6,10 @@ Pure.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from enum import StrEnum
 
 from d365sync.core.goals.goal import VALUE_COLUMNS, Goal, GoalBook, Number
@@ -15,6 +17,11 @@ from d365sync.core.goals.rollup import GoalTotals, Rollup
 from d365sync.core.problems import Severity
 
 PERCENTAGE = "percentage"
+OVERRIDDEN = "isoverridden"
+SENT = "sent."
+"""Prefix of what was sent for a column that Dataverse stored otherwise (rounded, or recomputed by itself)."""
+MONEY_SCALES = range(5)
+"""Decimal places to which an organization may round. Source: transactioncurrency.currencyprecision, 0 to 4."""
 
 
 class SkipReason(StrEnum):
@@ -88,6 +95,28 @@ def is_ours(goal: Goal, written: Sequence[Mapping[str, Number | None]]) -> bool:
     return any(all(_same(goal.native.get(name), one.get(name)) for name in VALUE_COLUMNS) for one in written)
 
 
+def as_stored(sent: Mapping[str, Number | None]) -> tuple[Mapping[str, Number | None], ...]:
+    """Return what columns may hold after they were sent: as they are, or rounded to a currency's precision.
+
+    Assumed: that Dataverse rounds on save is not documented for goals, nor how halves go; both ways are looked for, and
+    only where it is not known what it stored.
+    """
+    ways = itertools.product(MONEY_SCALES, (ROUND_HALF_UP, ROUND_HALF_EVEN))
+    found = [dict(sent), *({name: _rounded(value, *way) for name, value in sent.items()} for way in ways)]
+    return tuple(one for index, one in enumerate(found) if one not in found[:index])
+
+
+def stored(write: GoalWrite, goal: Goal) -> dict[str, Number | None]:
+    """Return a goal's columns after a write, and beside them what was sent where Dataverse stored something else."""
+    held: dict[str, Number | None] = {**goal.native}
+    sent = {**write.after, **{change.column: change.ours for change in write.changes if change.column == PERCENTAGE}}
+    now = {**goal.native, PERCENTAGE: goal.percentage}
+    for name, value in sent.items():
+        if not _same(now.get(name), value):
+            held |= {SENT + name: value, name: now.get(name)}
+    return held
+
+
 def overridden_by_person(
     goals: Iterable[Goal], written: Mapping[str, Sequence[Mapping[str, Number | None]]]
 ) -> frozenset[str]:
@@ -97,17 +126,24 @@ def overridden_by_person(
     )
 
 
-def plan_writes(book: GoalBook, rollup: Rollup, theirs: frozenset[str]) -> WritePlan:
+def plan_writes(
+    book: GoalBook,
+    rollup: Rollup,
+    theirs: frozenset[str],
+    kept: Mapping[str, Mapping[str, Number | None]] | None = None,
+) -> WritePlan:
     """Compare every goal with our numbers; goals in title order.
 
-    ``theirs`` are the goals overridden by a person.
+    ``theirs`` are the goals overridden by a person. ``kept`` are, per goal, the columns as :func:`stored` after our
+    last write: a number that Dataverse stored otherwise than sent is not sent again.
     """
+    kept = kept or {}
     blocked = {p.goal_id: p.message for p in rollup.problems if p.severity is Severity.BLOCKING}
     writes: list[GoalWrite] = []
     skips: list[Skip] = []
     unchanged = 0
     for goal in sorted(book.goals.values(), key=lambda one: (one.title, one.id)):
-        step = _step(goal, rollup.totals.get(goal.id), theirs, blocked.get(goal.id))
+        step = _step(goal, rollup.totals.get(goal.id), theirs, blocked.get(goal.id), kept.get(goal.id))
         if isinstance(step, GoalWrite):
             writes.append(step)
         elif isinstance(step, Skip):
@@ -117,14 +153,15 @@ def plan_writes(book: GoalBook, rollup: Rollup, theirs: frozenset[str]) -> Write
     return WritePlan(tuple(writes), tuple(skips), unchanged)
 
 
-def plan_goal(goal: Goal, totals: GoalTotals) -> GoalWrite | None:
-    """Return the write that makes a goal's columns ours; None when they are already."""
+def plan_goal(goal: Goal, totals: GoalTotals, kept: Mapping[str, Number | None] | None = None) -> GoalWrite | None:
+    """Return the write that makes a goal's columns ours; None when they are already. ``kept``: :func:`plan_writes`."""
+    kept = kept or {}
     changes = [
         ColumnChange(column, goal.native.get(column), totals.totals[column], _why(goal, totals.totals[column]))
         for column in VALUE_COLUMNS
-        if not _same(goal.native.get(column), totals.totals[column])
+        if not _held(column, goal.native.get(column), totals.totals[column], kept)
     ]
-    if not _same(goal.percentage, totals.percentage):
+    if not _held(PERCENTAGE, goal.percentage, totals.percentage, kept):
         changes.append(ColumnChange(PERCENTAGE, goal.percentage, totals.percentage, "follows actual and target"))
     if not changes:
         return None
@@ -141,7 +178,11 @@ def override_body(write: GoalWrite, now: dt.datetime) -> dict[str, object]:
 
 
 def _step(
-    goal: Goal, totals: GoalTotals | None, theirs: frozenset[str], blocked: str | None
+    goal: Goal,
+    totals: GoalTotals | None,
+    theirs: frozenset[str],
+    blocked: str | None,
+    kept: Mapping[str, Number | None] | None,
 ) -> GoalWrite | Skip | None:
     if not goal.is_open:
         return Skip(goal.id, goal.title, SkipReason.CLOSED, f"'{goal.title}' is closed; Dataverse keeps it read-only")
@@ -151,7 +192,19 @@ def _step(
         )
     if totals is None:
         return Skip(goal.id, goal.title, SkipReason.PROBLEM, blocked or f"'{goal.title}' could not be computed")
-    return plan_goal(goal, totals)
+    return plan_goal(goal, totals, kept)
+
+
+def _held(column: str, native: Number | None, ours: Number | None, kept: Mapping[str, Number | None]) -> bool:
+    """Say whether a column holds our number, or what Dataverse made of it when it was sent."""
+    if _same(native, ours):
+        return True
+    sent = SENT + column
+    return sent in kept and _same(kept[sent], ours) and _same(kept.get(column), native)
+
+
+def _rounded(value: Number | None, scale: int, rounding: str) -> Number | None:
+    return value.quantize(Decimal(1).scaleb(-scale), rounding) if isinstance(value, Decimal) else value
 
 
 def _same(left: Number | None, right: Number | None) -> bool:
