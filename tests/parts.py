@@ -71,9 +71,14 @@ def concerns_goals(environ: WSGIEnvironment) -> bool:
 
 @contextmanager
 def batching(
-    parts: Parts, emulator: Emulator, folder: Path, *, now: dt.datetime = NOW, **sections: Mapping[str, object]
+    parts: WSGIApplication,
+    emulator: Emulator,
+    folder: Path,
+    *,
+    now: dt.datetime = NOW,
+    **sections: Mapping[str, object],
 ) -> Iterator[App]:
-    """Build the application on a session through which every batch passes ``parts``."""
+    """Build the application on a session through which every request passes ``parts``."""
     sections.setdefault("dataverse", {"retry_budget": "0s"})
     config = configuration(emulator, folder, **sections)
     with opened(config, clock=lambda: now, environ={}, session=mounted_session(parts)) as app:

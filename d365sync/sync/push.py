@@ -240,11 +240,11 @@ def _refused(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed)
         _vanished(step, error, settled, pushed)
         return
     settled.endings.append(Ending(step.number, WriteOutcome.FAILED, message=str(error)))
-    log.warning("goal.refused", goal=goal.id, title=goal.title, reason=str(error))
     if isinstance(error, AuthError) and error.status == FORBIDDEN:
         message = f"'{goal.title}' may not be written: {error}"
         pushed.failures.append(Forbidden(goal.id, goal.title, SkipReason.PROBLEM, message, error))
     elif isinstance(error, RejectedError):
+        log.warning("goal.refused", goal=goal.id, title=goal.title, reason=str(error))
         message = f"Dataverse refused to write '{goal.title}': {error}"
         pushed.failures.append(Skip(goal.id, goal.title, SkipReason.PROBLEM, message))
     else:
