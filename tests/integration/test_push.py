@@ -17,7 +17,7 @@ from d365sync.sync.cycle import Outcome
 from tests.emulated import goal_values
 from tests.golden.casebook import made_id
 from tests.integration.test_line import ANN, BOB, actual, change, load, skips
-from tests.parts import Parts, batching
+from tests.parts import GoalBatches, Parts, batching
 
 RIGHT = {"Ann": Decimal("100.25"), "Bob": Decimal("200.5"), "Company": Decimal("305.0001")}
 
@@ -124,7 +124,7 @@ def test_after_an_unknown_outcome_the_goals_are_read_back_together_first(
     emulator = load(tmp_path)
     parts = Parts(emulator.app)
     faulty = FaultyApp(parts, [Fault("POST $batch", nth=(1,), **fault)])  # type: ignore[arg-type]
-    with batching(faulty, emulator, tmp_path) as app:
+    with batching(GoalBatches(faulty, parts), emulator, tmp_path) as app:
         result = app.sync(write=True)
         assert result.outcome is Outcome.OK
         assert result.counts["written_goals"] == 5
@@ -138,7 +138,7 @@ def test_after_an_unknown_outcome_the_goals_are_read_back_together_first(
 def test_writes_that_cannot_be_read_back_are_recognised_by_the_next_run(tmp_path: Path) -> None:
     emulator = load(tmp_path)
     faults = [Fault("POST $batch", nth=(1,), close="after"), Fault("POST $batch", nth=(2,), status=503)]
-    with batching(FaultyApp(emulator.app, faults), emulator, tmp_path) as app:
+    with batching(GoalBatches(FaultyApp(emulator.app, faults), emulator.app), emulator, tmp_path) as app:
         with pytest.raises(RetryableError):
             app.sync(write=True)
         emulator.store.change(
@@ -152,7 +152,7 @@ def test_writes_that_cannot_be_read_back_are_recognised_by_the_next_run(tmp_path
 def test_a_batch_refused_as_a_whole_ends_the_run_and_nothing_is_ours(tmp_path: Path) -> None:
     emulator = load(tmp_path)
     faulty = FaultyApp(emulator.app, [Fault("POST $batch", status=400, code="0x80048d19")])
-    with batching(faulty, emulator, tmp_path) as app:
+    with batching(GoalBatches(faulty, emulator.app), emulator, tmp_path) as app:
         with pytest.raises(RejectedError):
             app.sync(write=True)
         assert app.line.journal.written_values() == {}
