@@ -25,12 +25,16 @@ class RecordingAdapter(BaseAdapter):
 
     def __init__(self, emulator: Emulator, seen: list[tuple[str, str | None]]) -> None:
         super().__init__()
-        self._inner = emulator.session().get_adapter("https://")
+        self._inner: BaseAdapter = emulator.session().get_adapter("https://")
         self._seen = seen
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         self._seen.append((str(request.url), request.headers.get("CallerObjectId")))
         return self._inner.send(request, *args, **options)
+
+    def answer_from(self, inner: BaseAdapter) -> None:
+        """Let another adapter answer from now on."""
+        self._inner = inner
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -42,7 +46,8 @@ class Recording(requests.Session):
     def __init__(self, emulator: Emulator) -> None:
         super().__init__()
         self.seen: list[tuple[str, str | None]] = []
-        self.mount("https://", RecordingAdapter(emulator, self.seen))
+        self.recorder = RecordingAdapter(emulator, self.seen)
+        self.mount("https://", self.recorder)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from d365sync.core.problems import Severity
 from d365sync.core.values import Value
 from d365sync.emulator import Emulator, EmulatorSettings
 from d365sync.emulator.faults import Fault, FaultyApp
-from d365sync.emulator.inprocess import mounted_session
+from d365sync.emulator.inprocess import InProcessAdapter
 from d365sync.emulator.native import recalculate
 from d365sync.sync.cycle import CycleResult, Outcome
 from d365sync.sync.explain import explain, find_goal
@@ -189,7 +189,7 @@ def test_when_a_question_by_id_is_refused_all_is_asked(make: Callable[..., Emula
         app.sync(write=False)
         asked(session)
         refusing = FaultyApp(emulator.app, [Fault("GET opportunities?*Dynamics.CRM.In*", status=400)])
-        session.mount("https://", mounted_session(refusing).get_adapter("https://"))
+        session.recorder.answer_from(InProcessAdapter(refusing))
         emulator.store.change("opportunity", made_id("deal", "3"), bought("Sam"))
         assert ours(app.sync(write=False)) == natively(emulator)
         assert sorted(asked(session)) == ["Nina", "Nina", "Sam", "Sam"]
