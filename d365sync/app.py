@@ -10,24 +10,21 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
-
-import requests
 
 from d365sync import logs
 from d365sync.config import Config, resolve_secret
-from d365sync.dataverse.auth import MsalTokens, SignIn, certificate_credential
-from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.gate import MonotonicTimer, Timer
-from d365sync.dataverse.retry import RetryPolicy
-from d365sync.dataverse.session import make_session
-from d365sync.dataverse.transport import Answer
-from d365sync.dataverse.usage import Usage
 from d365sync.errors import ConfigError, D365SyncError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.sync.cycle import CycleResult, Line, run_cycle
+
+if TYPE_CHECKING:
+    import requests
+
+    from d365sync.dataverse.client import DataverseClient
 
 Clock = Callable[[], dt.datetime]
 
@@ -73,7 +70,11 @@ def build(
         ConfigError: a secret, certificate or CA bundle that cannot be read, or a database URL that cannot be used.
         MirrorError, JournalError: a database that cannot be opened.
     """
-    client = _NoClient() if offline else make_client(config, environ=environ, session=session, timer=timer)
+    client = (
+        cast("DataverseClient", _NoClient())
+        if offline
+        else make_client(config, environ=environ, session=session, timer=timer)
+    )
     line = Line(
         config=config,
         client=client,
@@ -94,14 +95,11 @@ def opened(config: Config, **options: Any) -> Iterator[App]:
         app.close()
 
 
-class _NoClient(DataverseClient):
-    """Stands where the client would, for commands that ask Dataverse nothing."""
+class _NoClient:
+    """Stands where the client would, for commands that ask Dataverse nothing; they import none of the network."""
 
-    def __init__(self) -> None:
-        self.usage = Usage()
-
-    def _send(self, method: str, address: str, **_options: Any) -> Answer:
-        raise D365SyncError(f"{method} {address}: this command works offline")
+    def __getattr__(self, name: str) -> Any:
+        raise D365SyncError(f"{name}: this command works offline")
 
 
 def make_client(
@@ -116,6 +114,11 @@ def make_client(
     Raises:
         ConfigError: the secret, the certificate or the CA bundle cannot be read.
     """
+    from d365sync.dataverse.auth import MsalTokens, SignIn
+    from d365sync.dataverse.client import DataverseClient
+    from d365sync.dataverse.retry import RetryPolicy
+    from d365sync.dataverse.session import make_session
+
     remote = config.dataverse
     logs.hide(urlsplit(remote.proxy).password or "")
     session = session or make_session(_ca_bundle(config), remote.proxy)
@@ -141,6 +144,8 @@ def _ca_bundle(config: Config) -> str | None:
 
 
 def _credential(config: Config, environ: Mapping[str, str]) -> str | Mapping[str, Any]:
+    from d365sync.dataverse.auth import certificate_credential
+
     remote = config.dataverse
     if remote.auth == "certificate":
         password = (

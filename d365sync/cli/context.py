@@ -1,11 +1,11 @@
-"""What every command starts from: where the configuration is, and which instant counts as now.
+"""What every command starts from: where the configuration is, which instant counts as now, and how much is logged.
 
 IO: files.
 """
 
 from __future__ import annotations
 
-import datetime as dt
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from d365sync.app import App
     from d365sync.config import Config
 
@@ -25,15 +27,22 @@ class Settings:
     now: dt.datetime | None
     environ: Mapping[str, str] = field(repr=False)
     folder: Path
+    verbose: bool = False
+    debug: bool = False
 
     def load(self) -> Config:
-        """Find and read the configuration.
+        """Find and read the configuration; logging starts here too, which help and completion do not need.
 
         Raises:
             ConfigError: none, unreadable, or wrong.
         """
+        import logging
+
+        from d365sync import logs
         from d365sync.config import find_file, load
 
+        level = logging.DEBUG if self.debug else logging.INFO if self.verbose else logging.WARNING
+        logs.configure(level=level, tty=sys.stderr.isatty())
         return load(find_file(self.config_path, self.environ, self.folder), self.environ)
 
     @property

@@ -5,15 +5,17 @@ IO: terminal.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
-from rich.text import Text
 
-from d365sync.cli.context import Settings
 from d365sync.cli.output import console, print_json
-from d365sync.logs import redact
-from d365sync.sync.doctor import Check, Verdict, examine
 
-STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
+if TYPE_CHECKING:
+    from d365sync.cli.context import Settings
+    from d365sync.sync.doctor import Check
+
+STYLES = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
 
 
 @click.command()
@@ -22,6 +24,7 @@ STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 def doctor(settings: Settings, *, as_json: bool) -> int:
     """Check reach, sign-in, tables, columns, write access, change tracking and clocks. Changes nothing."""
     from d365sync.app import make_client
+    from d365sync.sync.doctor import Verdict, examine
 
     config = settings.load()
     client = make_client(config, environ=settings.environ)
@@ -36,6 +39,10 @@ def doctor(settings: Settings, *, as_json: bool) -> int:
 
 
 def _print(check: Check) -> None:
+    from rich.text import Text
+
+    from d365sync.logs import redact
+
     line = Text.assemble((f"{check.verdict:<4} ", STYLES[check.verdict]), f"{check.name}: {redact(check.found)}")
     console().print(line, soft_wrap=True)
     if check.mend:

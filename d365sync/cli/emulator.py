@@ -5,13 +5,15 @@ IO: terminal, sockets.
 
 from __future__ import annotations
 
-import datetime as dt
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from d365sync.core.values import parse_instant
 from d365sync.errors import UsageError
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -77,6 +79,8 @@ def serve(
 def _instant(text: str | None) -> dt.datetime | None:
     if text is None:
         return None
+    from d365sync.core.values import parse_instant
+
     try:
         return parse_instant(text)
     except ValueError:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from d365sync.cli.context import Settings
 from d365sync.cli.output import print_json
-from d365sync.config import FILE_NAME, parse
 from d365sync.config_template import DEFAULTS, render
 from d365sync.errors import UsageError
 
+if TYPE_CHECKING:
+    from d365sync.cli.context import Settings
+
+FILE_NAME = "d365sync.toml"
 QUESTIONS = {
     "url": "Address of the organization (https://…)",
     "tenant_id": "Tenant (directory) id",
@@ -60,6 +62,10 @@ def init(
     Asks for what the flags do not say, if run on a terminal. The secret itself is never written: name the
     environment variable or the file that holds it.
     """
+    import tomllib
+
+    from d365sync.config import parse
+
     path = settings.folder / output
     if path.exists() and not force:
         raise UsageError(f"{path} exists already", hint="choose another --output, or replace it with --force")

@@ -6,17 +6,16 @@ IO: terminal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
-from d365sync.cli.context import Settings
-from d365sync.cli.output import console, plain_document, print_json
 from d365sync.core.counts import counted
 from d365sync.core.problems import Problem, Severity
-from d365sync.sync.cycle import Outcome, Snapshot
-from d365sync.sync.lint import lint
-from d365sync.sync.offline import mirrored
+
+if TYPE_CHECKING:
+    from d365sync.cli.context import Settings
+    from d365sync.sync.cycle import Snapshot
 
 STYLES = {Severity.BLOCKING: "red", Severity.WARNING: "yellow"}
 
@@ -29,6 +28,11 @@ def lint_command(settings: Settings, *, as_json: bool) -> int:
 
     Reads what the last sync mirrored; asks Dataverse nothing. Ends with 3 when a goal cannot be computed.
     """
+    from d365sync.cli.output import print_json
+    from d365sync.sync.cycle import Outcome
+    from d365sync.sync.lint import lint
+    from d365sync.sync.offline import mirrored
+
     with settings.app(offline=True) as app:
         snapshot = mirrored(app.line, app.clock())
         problems = lint(app.line, snapshot)
@@ -41,6 +45,10 @@ def lint_command(settings: Settings, *, as_json: bool) -> int:
 
 
 def _print(snapshot: Snapshot, problems: Sequence[Problem]) -> None:
+    from rich.text import Text
+
+    from d365sync.cli.output import console
+
     out = console()
     for problem in problems:
         out.print(Text(f"{problem.severity}: {problem.message}", style=STYLES[problem.severity]))
@@ -51,5 +59,7 @@ def _print(snapshot: Snapshot, problems: Sequence[Problem]) -> None:
 
 
 def _document(snapshot: Snapshot, problem: Problem) -> object:
+    from d365sync.cli.output import plain_document
+
     goal = snapshot.book.goals.get(problem.goal_id or "")
     return {**plain_document(problem), "goal": problem.goal_id, "title": goal.title if goal else ""}

@@ -12,24 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
-from rich.cells import cell_len
-from rich.console import Console
-from rich.measure import Measurement
-from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from d365sync.core.counts import by_count, counted
-from d365sync.core.goals.goal import Number
-from d365sync.core.goals.writes import GoalWrite, WritePlan
 from d365sync.core.values import format_instant, plain
-from d365sync.logs import redact
-from d365sync.sync.pull import TablePull, Watcher
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from d365sync.core.goals.goal import Number
+    from d365sync.core.goals.writes import GoalWrite, WritePlan
+    from d365sync.sync.pull import TablePull, Watcher
 
 UNBOUNDED = 10_000
 """Columns enough for every table: rich knows no table without a width."""
@@ -45,6 +41,8 @@ def console(*, stderr: bool = False) -> Console:
     environment only where somebody put it, since shells do not export it, and so it is a wish. Whether colours are
     forced (FORCE_COLOR) does not make a terminal of a pipe.
     """
+    from rich.console import Console
+
     found = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not found.file.isatty():
         found.width = _wished(os.environ.get("COLUMNS", "")) or UNBOUNDED
@@ -57,11 +55,15 @@ def _wished(columns: str) -> int:
 
 def print_json(document: object) -> None:
     """Print one document: decimals as JSON numbers with all their digits, instants with Z, no secret."""
+    from d365sync.logs import redact
+
     click.echo(redact(json_text(document)))
 
 
 def json_text(document: object) -> str:
     """Return a document as indented JSON."""
+    import msgspec
+
     encoder = msgspec.json.Encoder(decimal_format="number")
     return msgspec.json.format(encoder.encode(plain_document(document)), indent=2).decode()
 
@@ -99,6 +101,9 @@ def percent(value: Decimal | None) -> str:
 
 def fits(table: Table, out: Console) -> bool:
     """Say whether a table fits a console by narrowing its first column alone: no other cell is cut or wrapped."""
+    from rich.cells import cell_len
+    from rich.measure import Measurement
+
     natural = Measurement.get(out, out.options.update(width=UNBOUNDED), table).maximum
     first = max((cell_len(str(cell)) for cell in table.columns[0].cells), default=0)
     return natural - max(first - LEAST_FIRST, 0) <= out.width
@@ -123,6 +128,10 @@ def print_plan(plan: WritePlan, out: Console, *, title: str, most: int | None = 
 
 def _print_writes(writes: Sequence[GoalWrite], out: Console, title: str) -> None:
     """Print changes as a table, or as lines where a table would cut them."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("Goal")
     table.add_column("Column", no_wrap=True)
@@ -159,10 +168,24 @@ def _plan_rows(table: Table, write: GoalWrite) -> None:
 @contextmanager
 def progress_watcher(*, quiet: bool, write: bool) -> Iterator[tuple[Watcher, Any]]:
     """Show progress bars on a terminal's stderr; yield the watcher of pulls and the callbacks for plan and writes."""
+    from rich.console import Console
+
+    from d365sync.sync.pull import Watcher
+
     out = Console(stderr=True)
     if quiet or not out.is_terminal:
         yield Watcher(), (lambda _plan: None, lambda _write: None)
         return
+    with _progress(out, write=write) as shown:
+        yield shown
+
+
+@contextmanager
+def _progress(out: Console, *, write: bool) -> Iterator[tuple[Watcher, Any]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from d365sync.sync.pull import Watcher
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -6,18 +6,19 @@ IO: terminal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.padding import Padding
-from rich.text import Text
 
-from d365sync.cli.context import Settings
 from d365sync.cli.output import console, print_json
 from d365sync.core.counts import counted
-from d365sync.core.goals.probe import Reading
-from d365sync.logs import redact
-from d365sync.sync.probe import PLAN, RECORDS_PLAN, Made, Probe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from d365sync.cli.context import Settings
+    from d365sync.core.goals.probe import Reading
+    from d365sync.sync.probe import Made
 
 REFUSED = 2
 INCOMPLETE = 3
@@ -36,6 +37,7 @@ def probe(settings: Settings, *, yes: bool, keep: bool, create_records: bool, as
     Never changes a row it did not make. Exit code 3 when something it made could not be removed.
     """
     from d365sync.app import make_client
+    from d365sync.sync.probe import Probe
 
     config = settings.load()
     if not yes:
@@ -70,6 +72,10 @@ def _name_left(say: Console, left: Sequence[Made], *, keep: bool) -> None:
 
 
 def _print_plan(url: str, *, create_records: bool, as_json: bool) -> None:
+    from rich.padding import Padding
+
+    from d365sync.sync.probe import PLAN, RECORDS_PLAN
+
     plan = [*PLAN, *([RECORDS_PLAN] if create_records else [])]
     if as_json:
         print_json({"url": url, "would_create": plan})
@@ -82,6 +88,11 @@ def _print_plan(url: str, *, create_records: bool, as_json: bool) -> None:
 
 
 def _print(found: Sequence[Reading], notes: Sequence[str]) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from d365sync.logs import redact
+
     out = console()
     for reading in found:
         word, style = WORDS[reading.holds]

@@ -6,18 +6,17 @@ IO: terminal.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
-from d365sync.app import App
-from d365sync.cli.context import Settings
 from d365sync.cli.output import console, number, plain_document, print_json
 from d365sync.core.counts import counted
 from d365sync.errors import UsageError
-from d365sync.sync.entitlement import DAY, entitlement_of
-from d365sync.sync.offline import computed, mirrored
+
+if TYPE_CHECKING:
+    from d365sync.app import App
+    from d365sync.cli.context import Settings
 
 RUNS_SHOWN = 10
 
@@ -37,6 +36,9 @@ def status(settings: Settings, *, as_json: bool) -> int:
 
 
 def _document(app: App) -> dict[str, Any]:
+    from d365sync.sync.entitlement import DAY, entitlement_of
+    from d365sync.sync.offline import computed, mirrored
+
     now = app.clock()
     runs = app.line.journal.runs(RUNS_SHOWN)
     remote = app.config.dataverse
@@ -96,6 +98,8 @@ def _print(document: dict[str, Any]) -> None:
 def _print_tables(tables: list[dict[str, Any]]) -> None:
     if not tables:
         return
+    from rich.table import Table
+
     table = Table(title="Mirrored tables", title_justify="left", header_style="bold")
     for name in ("Table", "Followed by", "Read"):
         table.add_column(name)
@@ -108,6 +112,8 @@ def _print_tables(tables: list[dict[str, Any]]) -> None:
 def _print_runs(runs: list[dict[str, Any]]) -> None:
     if not runs:
         return
+    from rich.table import Table
+
     table = Table(title="Last cycles", title_justify="left", header_style="bold")
     table.add_column("Run", no_wrap=True)
     for name in ("Command", "Mode", "Outcome", "Written", "Requests", "Message"):

@@ -6,18 +6,20 @@ IO: terminal.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from d365sync.cli.context import Settings
 from d365sync.cli.output import console, json_text, print_json, print_plan, progress_watcher
 from d365sync.core.counts import by_count, counted
-from d365sync.core.goals.writes import WritePlan
 from d365sync.core.problems import Severity
-from d365sync.dataverse.usage import Traffic
 from d365sync.errors import UsageError
-from d365sync.sync.cycle import CycleResult
+
+if TYPE_CHECKING:
+    from d365sync.cli.context import Settings
+    from d365sync.core.goals.writes import WritePlan
+    from d365sync.dataverse.usage import Traffic
+    from d365sync.sync.cycle import CycleResult
 
 MOST_SHOWN = 15
 """Goals a sync lists after writing them; the plan lists all."""

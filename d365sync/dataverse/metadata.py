@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from d365sync.core.schema import LOOKUP_TYPES, Column, ColumnType, DateBehavior, Schema, Table
-from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.together import Get, Outcome, get_together
 from d365sync.dataverse.wire import decode_object
 from d365sync.errors import ProtocolError, RejectedError, RemoteError
+
+if TYPE_CHECKING:
+    from d365sync.dataverse.client import DataverseClient
 
 TABLE_PROPERTIES = (
     "LogicalName,EntitySetName,PrimaryIdAttribute,PrimaryNameAttribute,ChangeTrackingEnabled,"

@@ -11,17 +11,19 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import structlog
 
 from d365sync.dataverse.batch import MOST_PARTS, Part, PartAnswer, compose, content_type, parse
-from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
 from d365sync.dataverse.transport import HEADERS, Transport
 from d365sync.dataverse.wire import error_of, select_clause
 from d365sync.errors import RejectedError, RemoteError, RetryableError
+
+if TYPE_CHECKING:
+    from d365sync.dataverse.client import DataverseClient
 
 log = structlog.get_logger(__name__)
 

@@ -9,6 +9,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -33,7 +34,6 @@ from d365sync.core.goals.rollup import Rollup, roll_up
 from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Schema, Table
-from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.usage import Traffic
 from d365sync.errors import ProtocolError, RejectedError, SchemaError
 from d365sync.journal.store import Journal
@@ -46,6 +46,9 @@ from d365sync.sync.pull import UNKNOWN_COLUMN, Puller, TablePull, Watcher, mirro
 from d365sync.sync.push import Pushed, Pusher
 from d365sync.sync.recompute import Recomputed, Recomputer
 from d365sync.sync.visibility import MANAGER_COLUMNS, Visibility, VisibilityReader
+
+if TYPE_CHECKING:
+    from d365sync.dataverse.client import DataverseClient
 
 log = structlog.get_logger(__name__)
 

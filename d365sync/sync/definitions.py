@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from d365sync.core.goals.book import BOOK_COLUMNS
 from d365sync.core.schema import ColumnType, Schema, Table
-from d365sync.dataverse.client import DataverseClient
-from d365sync.dataverse.metadata import read_labels, read_schema
 from d365sync.mirror.store import Mirror
+
+if TYPE_CHECKING:
+    from d365sync.dataverse.client import DataverseClient
 
 MAX_AGE = dt.timedelta(days=1)
 
 
 def definitions(client: DataverseClient, mirror: Mirror, names: Iterable[str], now: dt.datetime) -> Schema:
     """Return the definitions of the tables that exist, reading those not known or older than a day."""
+    from d365sync.dataverse.metadata import read_schema
+
     remembered: list[Table] = []
     unknown: list[str] = []
     for name in sorted(set(names)):
@@ -40,6 +44,8 @@ def labelled(
     client: DataverseClient, mirror: Mirror, schema: Schema, wanted: Iterable[tuple[str, str]], now: dt.datetime
 ) -> Schema:
     """Return the schema with the labels of the choices wanted, by table and column; read and remembered once."""
+    from d365sync.dataverse.metadata import read_labels
+
     kinds: dict[str, set[ColumnType]] = {}
     for table, column in wanted:
         found = schema.table(table).column(column)

@@ -20,16 +20,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
 from d365sync.core.rowshape import RowShape, StoredRow
 from d365sync.core.values import format_instant, parse_instant
-from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
 from d365sync.dataverse.wire import decode_object
 from d365sync.errors import BookmarkExpiredError, RejectedError
 from d365sync.sync.streams import side_by_side
+
+if TYPE_CHECKING:
+    from d365sync.dataverse.client import DataverseClient
 
 log = structlog.get_logger(__name__)
 

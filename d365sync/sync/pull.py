@@ -26,6 +26,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -34,15 +35,16 @@ from d365sync.core.goals.book import BOOK_COLUMNS
 from d365sync.core.goals.participation import read_back_only
 from d365sync.core.schema import Table
 from d365sync.core.values import parse_instant
-from d365sync.dataverse.client import DataverseClient, modified_since
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
-from d365sync.dataverse.together import RowsTogether
 from d365sync.errors import AuthError, BookmarkExpiredError, RejectedError
 from d365sync.mirror.store import Mirror, Position
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.keeping import Appended, Guard, Keeping, Replaced
 from d365sync.sync.partitions import PartitionedLoad
 from d365sync.sync.streams import side_by_side
+
+if TYPE_CHECKING:
+    from d365sync.dataverse.client import DataverseClient
 
 log = structlog.get_logger(__name__)
 
@@ -204,6 +206,8 @@ class Puller:
 
     def _together(self, readings: list[Reading]) -> list[Reading]:
         """Let the small tables that are read whole again be read with one request."""
+        from d365sync.dataverse.together import RowsTogether
+
         small = [one for one in readings if one.way is Way.FULL and one.known is not None]
         rows = RowsTogether(self.client, [PageDecoder(one.table.rows) for one in small])
         for at, one in enumerate(small):
@@ -225,6 +229,8 @@ class Puller:
     def _poll(self, table: MirrorTable, position: Position) -> Reading:
         """Read rows modified since the watermark less an overlap."""
         watermark = position.watermark or self.now
+        from d365sync.dataverse.client import modified_since
+
         where = modified_since(MODIFIED_ON, watermark - dt.timedelta(seconds=self.rules.overlap))
         order = f"{MODIFIED_ON} asc,{table.table.primary_id} asc"
         decoder = PageDecoder(table.rows)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -33,12 +34,14 @@ from d365sync.core.goals.writes import (
     stored,
 )
 from d365sync.core.values import Row
-from d365sync.dataverse.client import DataverseClient
-from d365sync.dataverse.rowbatch import Outcome, RowChange, change_rows, read_rows
 from d365sync.errors import AuthError, ConflictError, ProtocolError, RejectedError, RemoteError, RetryableError
 from d365sync.journal.store import Ending, Intent, Journal, Values, WriteOutcome
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
+
+if TYPE_CHECKING:
+    from d365sync.dataverse.client import DataverseClient
+    from d365sync.dataverse.rowbatch import Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -149,6 +152,8 @@ class Pusher:
 
     def _send(self, steps: Sequence[_Step]) -> Sequence[Outcome]:
         """Note the writes and send them; an outcome that is unknown is a RetryableError."""
+        from d365sync.dataverse.rowbatch import RowChange, change_rows
+
         intents = [_intent(step) for step in steps]
         for step, number in zip(steps, self.journal.intend(self.run_id, intents, self.clock()), strict=True):
             step.number = number
@@ -170,6 +175,8 @@ class Pusher:
 
         What cannot be read stays open in the journal, so that the next run recognises it.
         """
+        from d365sync.dataverse.rowbatch import read_rows
+
         ids = [step.goal.id for step, _ in unsettled]
         found = read_rows(self.client, self.goals.table, ids, self.goals.column_names)
         settled = _Settled()

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -25,12 +26,14 @@ from d365sync.core.goals.participation import Grouping
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Table
 from d365sync.core.values import Row
-from d365sync.dataverse.client import DataverseClient, among
 from d365sync.dataverse.wire import ACT_ON_BEHALF
 from d365sync.errors import AuthError, RejectedError
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.mirror.visible import REFUSED, UNREADABLE, Fault, Pair, PairState
+
+if TYPE_CHECKING:
+    from d365sync.dataverse.client import DataverseClient
 
 log = structlog.get_logger(__name__)
 
@@ -171,6 +174,8 @@ class VisibilityReader:
     def _ask_some(self, pair: Pair, asked: list[str]) -> None:
         """Ask about rows by id; if that is refused, ask for all: the answer tells whether it was the question."""
         key = self.tables[pair[0]].table.primary_id
+        from d365sync.dataverse.client import among
+
         batches = [asked[start : start + IDS_PER_REQUEST] for start in range(0, len(asked), IDS_PER_REQUEST)]
         try:
             seen = [one for batch in batches for one in self._read(pair, among(key, batch))]

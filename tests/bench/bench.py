@@ -1,7 +1,7 @@
 """Benchmarks: ways measured in turn in one run, medians, ratios, and the bounds they have to keep. Run by `make bench`.
 
 Parts: ``a`` full recompute, ``b`` with rollup queries, ``c`` growth and memory, ``d`` small changes, ``e`` compile,
-``demo`` the demo organization, ``throttled`` a server that asks for patience.
+``demo`` the demo organization, ``throttled`` a server that asks for patience, ``start`` how soon the command answers.
 Every way's numbers are compared with ours before anything is measured.
 """
 
@@ -22,6 +22,7 @@ from tests.bench.demo import demo_pairs
 from tests.bench.large import growth
 from tests.bench.report import HEADER, printed
 from tests.bench.rollup import full
+from tests.bench.startup import start_up
 from tests.bench.throttled import throttled
 
 ELEVEN_THOUSAND = Size(1_000_000, teams=10, sellers=312)
@@ -29,7 +30,7 @@ HUNDRED_THOUSAND = Size(1_000_000, teams=60, sellers=2_879)
 FIVE_MILLION = Size(5_000_000, teams=60, sellers=2_879)
 QUERIES = 200
 READS = 40
-PARTS = ("a", "b", "c", "d", "e", "demo", "throttled")
+PARTS = ("a", "b", "c", "d", "e", "demo", "throttled", "start")
 
 
 def measure(parts: Sequence[str], scale: float, rounds: int, folder: Path) -> Iterator[object]:
@@ -59,6 +60,8 @@ def _unscaled(parts: Sequence[str], rounds: int) -> Iterator[object]:
         yield from demo_pairs(rounds)
     if "throttled" in parts:
         yield from throttled("throttled", READS)
+    if "start" in parts:
+        yield from start_up("start", rounds)
 
 
 def main() -> None:

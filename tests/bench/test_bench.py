@@ -27,6 +27,7 @@ TINY = Size(400, teams=2, sellers=4, queries=6)
         ("e", ("100 values",)),
         ("throttled", ("asked to wait", "within 1.1x: yes")),
         ("demo", ("an idle cycle", "record by record")),
+        ("start", ("--version", "complete an option", "an empty interpreter")),
     ],
 )
 def test_a_part_measures_ways_that_agree(part: str, told: tuple[str, ...], tmp_path: Path) -> None:

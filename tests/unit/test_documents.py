@@ -10,7 +10,7 @@ import click
 import pytest
 
 from d365sync import errors
-from d365sync.cli.main import COMMANDS, cli
+from d365sync.cli.commands import COMMANDS, cli
 from d365sync.config import Config, RollupSection
 from d365sync.config_rules import FetchxmlSection, FiscalSection
 from d365sync.core.fetchxml.context import Context

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from d365sync.cli.goals import GoalLine, print_goals
+from d365sync.cli.goals_shown import GoalLine, print_goals
 from d365sync.cli.output import print_plan
 from d365sync.core.goals.goal import DataType
 from d365sync.core.goals.progress import progress_of

@@ -4,7 +4,7 @@ import datetime as dt
 
 import pytest
 
-from d365sync.cli.goals import period_words
+from d365sync.cli.goals_shown import period_words
 from d365sync.core.period import DaySpan
 
 
