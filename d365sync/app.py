@@ -24,6 +24,8 @@ from d365sync.sync.cycle import CycleResult, Line, run_cycle
 if TYPE_CHECKING:
     import requests
 
+    from d365sync.dataverse.auth import TokenSource
+    from d365sync.dataverse.auth.certificate import Certificate
     from d365sync.dataverse.client import DataverseClient
 
 Clock = Callable[[], dt.datetime]
@@ -60,6 +62,7 @@ def build(
     session: requests.Session | None = None,
     line_options: Mapping[str, Any] | None = None,
     timer: Timer | None = None,
+    say: Callable[[str], None] | None = None,
     offline: bool = False,
 ) -> App:
     """Build the application; ``session`` is the seam at which tests put the emulator.
@@ -73,7 +76,7 @@ def build(
     client = (
         cast("DataverseClient", _NoClient())
         if offline
-        else make_client(config, environ=environ, session=session, timer=timer)
+        else make_client(config, environ=environ, session=session, timer=timer, say=say)
     )
     line = Line(
         config=config,
@@ -108,13 +111,15 @@ def make_client(
     environ: Mapping[str, str] = os.environ,
     session: requests.Session | None = None,
     timer: Timer | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> DataverseClient:
     """Build the Dataverse client of a configuration; ``timer`` is the clock by which it waits.
+
+    ``say`` shows a message to a person who can sign in (device code); None when nobody is there.
 
     Raises:
         ConfigError: the secret, the certificate or the CA bundle cannot be read.
     """
-    from d365sync.dataverse.auth import MsalTokens, SignIn
     from d365sync.dataverse.client import DataverseClient
     from d365sync.dataverse.retry import RetryPolicy
     from d365sync.dataverse.session import make_session
@@ -122,16 +127,46 @@ def make_client(
     remote = config.dataverse
     logs.hide(urlsplit(remote.proxy).password or "")
     session = session or make_session(_ca_bundle(config), remote.proxy)
-    sign_in = SignIn(remote.url, remote.tenant_id, remote.client_id, _credential(config, environ), remote.authority)
     return DataverseClient(
         session,
         remote.url,
-        MsalTokens(sign_in, session, remote.timeout),
+        _tokens(config, environ, session, say, timer),
         retry=RetryPolicy(budget_s=remote.retry_budget, timer=timer or MonotonicTimer()),
         page_size=remote.page_size,
         timeout_s=remote.timeout,
         concurrency=remote.concurrency,
+        api_version=remote.api_version,
     )
+
+
+def _tokens(
+    config: Config,
+    environ: Mapping[str, str],
+    session: requests.Session,
+    say: Callable[[str], None] | None,
+    timer: Timer | None,
+) -> TokenSource:
+    """Return the way in that the configuration names."""
+    from d365sync.dataverse.auth import SignIn
+    from d365sync.dataverse.auth.application import ApplicationTokens
+    from d365sync.dataverse.auth.device import Cache, DeviceTokens, open_cache
+    from d365sync.dataverse.auth.identity import IdentityTokens
+
+    remote = config.dataverse
+    if remote.auth == "managed_identity":
+        return IdentityTokens(remote.token_resource, remote.client_id, session)
+    sign_in = SignIn(
+        remote.token_resource,
+        remote.tenant_id,
+        remote.client_id,
+        "" if remote.auth == "device_code" else _credential(config, environ),
+        remote.authority,
+        remote.cloud,
+    )
+    if remote.auth == "device_code":
+        cache = open_cache(Cache(remote.sign_in_cache), config.resolve(remote.sign_in_cache_file))
+        return DeviceTokens(sign_in, session, remote.timeout, cache=cache, say=say, timer=timer)
+    return ApplicationTokens(sign_in, session, remote.timeout)
 
 
 def _ca_bundle(config: Config) -> str | None:
@@ -143,16 +178,26 @@ def _ca_bundle(config: Config) -> str | None:
     return str(path)
 
 
-def _credential(config: Config, environ: Mapping[str, str]) -> str | Mapping[str, Any]:
-    from d365sync.dataverse.auth import certificate_credential
+def certificate_of(config: Config, environ: Mapping[str, str]) -> Certificate:
+    """Read the certificate to sign in with.
+
+    Raises:
+        ConfigError: it cannot be read, or its password is wrong.
+    """
+    from d365sync.dataverse.auth.certificate import read_certificate
 
     remote = config.dataverse
+    password = (
+        resolve_secret(remote.certificate_password, environ, config.folder) if remote.certificate_password else ""
+    )
+    logs.hide(password)
+    return read_certificate(config.resolve(remote.certificate.removeprefix("file:")), password)
+
+
+def _credential(config: Config, environ: Mapping[str, str]) -> str | Mapping[str, Any]:
+    remote = config.dataverse
     if remote.auth == "certificate":
-        password = (
-            resolve_secret(remote.certificate_password, environ, config.folder) if remote.certificate_password else ""
-        )
-        logs.hide(password)
-        return certificate_credential(config.resolve(remote.certificate.removeprefix("file:")), password)
+        return certificate_of(config, environ).credential(with_chain=remote.certificate_chain)
     secret = resolve_secret(remote.client_secret, environ, config.folder)
     logs.hide(secret)
     return secret

@@ -23,6 +23,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from d365sync.config_rules import FetchxmlSection, FiscalSection, OptionalZoneName, ZoneName
+from d365sync.core.clouds import cloud_of
 from d365sync.core.counts import counted
 from d365sync.core.goals.rollup import ClosedChild, EmptyCategory, NoTarget, OverriddenChild, RollupRules, Rounding
 from d365sync.core.goals.rules import Bounds, CallerIs, Hierarchy, ReadingRules
@@ -66,17 +67,32 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+NEEDED = {
+    "client_secret": ("tenant_id", "client_id", "client_secret"),
+    "certificate": ("tenant_id", "client_id", "certificate"),
+    "managed_identity": (),
+    "device_code": ("tenant_id", "client_id"),
+}
+"""What each way of signing in needs; an authority names the tenant itself."""
+
+
 class DataverseSection(_Section):
     """Where the organization is and how to sign in."""
 
     url: HttpsUrl
-    tenant_id: Annotated[str, Field(min_length=1)]
-    client_id: Annotated[str, Field(pattern=_GUID)]
+    tenant_id: str = ""
+    client_id: Annotated[str, Field(pattern=f"{_GUID}|^$")] = ""
     auth: Literal["client_secret", "certificate", "managed_identity", "device_code"] = "client_secret"
     client_secret: str = ""
     certificate: str = ""
     certificate_password: str = ""
+    certificate_chain: bool = False
+    sign_in_cache: Literal["encrypted", "file", "memory"] = "encrypted"
+    sign_in_cache_file: str = "sign-in.cache"
+    cloud: Literal["", "public", "gcc", "gcc_high", "dod", "china"] = ""
     authority: OptionalHttpsUrl = ""
+    resource: OptionalHttpsUrl = ""
+    api_version: Annotated[str, Field(pattern=r"^v9\.[0-9]$")] = "v9.2"
     ca_bundle: str = ""
     page_size: Annotated[int, Field(ge=1, le=5000)] = 5000
     timeout: Duration = 120
@@ -88,12 +104,28 @@ class DataverseSection(_Section):
 
     @model_validator(mode="after")
     def _has_what_its_auth_needs(self) -> DataverseSection:
-        needed = {"client_secret": "client_secret", "certificate": "certificate"}.get(self.auth)
-        if needed is None:
-            raise ValueError(f'auth = "{self.auth}" is not available in this version; use client_secret or certificate')
-        if not getattr(self, needed):
-            raise ValueError(f'auth = "{self.auth}" needs the key {needed}')
+        needed = [key for key in NEEDED[self.auth] if not getattr(self, key)]
+        if self.authority:
+            needed = [key for key in needed if key != "tenant_id"]
+        if needed:
+            raise ValueError(f'auth = "{self.auth}" needs the key {" and the key ".join(needed)}')
         return self
+
+    @model_validator(mode="after")
+    def _is_in_the_cloud_it_says(self) -> DataverseSection:
+        host = urlsplit(self.url).hostname or ""
+        found = cloud_of(host)
+        if self.cloud and found and self.cloud != found:
+            raise ValueError(f'cloud = "{self.cloud}" does not fit the host {host}, which is in the cloud "{found}"')
+        if self.cloud and self.authority:
+            raise ValueError("cloud and authority exclude each other: both say where to sign in")
+        return self
+
+    @property
+    def token_resource(self) -> str:
+        """What access tokens are for: as configured, else the address without its path."""
+        parts = urlsplit(self.url)
+        return self.resource or f"{parts.scheme}://{parts.netloc}"
 
 
 class StorageSection(_Section):
@@ -280,10 +312,10 @@ def parse(
 
 
 def resolve_secret(reference: str, environ: Mapping[str, str], folder: Path) -> str:
-    """Return the secret behind ``env:NAME``, ``file:PATH`` or the text itself.
+    """Return the secret behind ``env:NAME``, ``file:PATH``, ``keyring:SERVICE/USER`` or the text itself.
 
     Raises:
-        ConfigError: the variable or the file is not there, or empty. Never shows a secret.
+        ConfigError: the variable, the file or the entry is not there, or empty. Never shows a secret.
     """
     scheme, _, rest = reference.partition(":")
     if scheme == "env":
@@ -295,12 +327,33 @@ def resolve_secret(reference: str, environ: Mapping[str, str], folder: Path) -> 
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the secret file {path} cannot be read: {getattr(error, 'strerror', error)}") from None
     elif scheme == "keyring":
-        raise ConfigError("secrets from a keyring are not available in this version", hint="use env:NAME or file:PATH")
+        secret, source = _from_keyring(rest), f"entry {rest} of the keyring"
     else:
         return reference
     if not secret:
         raise ConfigError(f"the {source} that should hold the secret is empty or not set", hint=f"set {source}")
     return secret
+
+
+def _from_keyring(entry: str) -> str:
+    """Return a secret of the platform's store: Credential Manager, Keychain, or a Secret Service."""
+    service, _, user = entry.rpartition("/")
+    if not service or not user:
+        raise ConfigError(f"keyring:{entry} does not name an entry", hint="write keyring:SERVICE/USER")
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:
+        raise ConfigError(
+            "secrets from a keyring need the package keyring", hint="install d365sync[keyring], or use env: or file:"
+        ) from None
+    try:
+        return keyring.get_password(service, user) or ""
+    except KeyringError as error:
+        raise ConfigError(
+            f"the keyring cannot be asked for {entry}: {str(error).splitlines()[0] if str(error) else 'refused'}",
+            hint="a service may have no keyring; use env: or file: there",
+        ) from None
 
 
 def is_literal_secret(reference: str) -> bool:

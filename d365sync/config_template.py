@@ -15,6 +15,9 @@ DEFAULTS: Mapping[str, str] = {
     "auth": "client_secret",
     "client_secret": "env:D365SYNC_CLIENT_SECRET",
     "certificate": "",
+    "certificate_password": "",
+    "sign_in_cache": "encrypted",
+    "cloud": "",
     "authority": "",
     "ca_bundle": "",
     "mirror": "sqlite:///mirror.db",
@@ -30,18 +33,31 @@ TEMPLATE = """\
 [dataverse]
 # The organization's address, as in the browser, without a path.
 url = {url}
-# Microsoft Entra tenant (directory) id, and the application (client) id of the app registration.
+# How to sign in: client_secret, certificate, managed_identity, or device_code (a person at a console).
+auth = {auth}
+# Microsoft Entra tenant (directory) id, and the application (client) id of the app registration. managed_identity needs
+# neither: a client_id there is that of a user-assigned identity.
 tenant_id = {tenant_id}
 client_id = {client_id}
-# How to sign in: client_secret or certificate.
-auth = {auth}
-# For client_secret: where the secret is, env:NAME or file:PATH.
+# For client_secret: where the secret is, env:NAME, file:PATH or keyring:SERVICE/USER.
 client_secret = {client_secret}
-# For certificate: a PEM file with private key and certificate, or a PFX file; and its password (env:NAME or file:PATH).
+# For certificate: a PEM file with private key and certificate, or a PFX file; and its password (env:, file:, keyring:).
 certificate = {certificate}
-certificate_password = ""
-# Only for the emulator or AD FS: the sign-in authority. Empty: chosen by the organization's cloud.
+certificate_password = {certificate_password}
+# Whether the certificate is sent along (trust by subject name and issuer) instead of its thumbprint alone.
+certificate_chain = false
+# For device_code: where the sign-in is remembered: encrypted (by the platform), file (readable by this user only) or
+# memory (not at all: somebody has to sign in at each start); and the file, unless the platform keeps it elsewhere.
+sign_in_cache = {sign_in_cache}
+sign_in_cache_file = "sign-in.cache"
+# The cloud: public, gcc, gcc_high, dod or china. Empty: by the organization's host.
+cloud = {cloud}
+# Only for the emulator or AD FS: the sign-in authority (AD FS: https://HOST/adfs). Empty: that of the cloud.
 authority = {authority}
+# What tokens are asked for. Empty: the address of the organization, without its path.
+resource = ""
+# Version of the Web API; on-premises servers may have an older one.
+api_version = "v9.2"
 # Further trust anchors (PEM), for a private CA. TLS verification cannot be switched off.
 ca_bundle = {ca_bundle}
 # Rows per page (1 to 5000), time-out of one request, and how long a failing request is repeated.

@@ -53,10 +53,19 @@ class Settings:
         now = self.now
         return system_clock if now is None else lambda: now
 
+    @property
+    def say(self) -> Callable[[str], None] | None:
+        """What shows a message to a person who can act on it now; None when nobody is at a terminal."""
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return None
+        import click
+
+        return lambda message: click.echo(message, err=True)
+
     @contextmanager
     def app(self, config: Config | None = None, **options: Any) -> Iterator[App]:
         """Build the application of the configuration, and close it at the end."""
         from d365sync.app import opened
 
-        with opened(config or self.load(), clock=self.clock, environ=self.environ, **options) as app:
+        with opened(config or self.load(), clock=self.clock, environ=self.environ, say=self.say, **options) as app:
             yield app

@@ -27,7 +27,7 @@ def doctor(settings: Settings, *, as_json: bool) -> int:
     from d365sync.sync.doctor import Verdict, examine
 
     config = settings.load()
-    client = make_client(config, environ=settings.environ)
+    client = make_client(config, environ=settings.environ, say=settings.say)
     checks: list[Check] = []
     for check in examine(config, client, settings.clock):
         checks.append(check)

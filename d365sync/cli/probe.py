@@ -45,7 +45,7 @@ def probe(settings: Settings, *, yes: bool, keep: bool, create_records: bool, as
         return REFUSED
     say = console(stderr=True)
     run = Probe(
-        make_client(config, environ=settings.environ),
+        make_client(config, environ=settings.environ, say=settings.say),
         config.rollup.zone,
         settings.clock(),
         create_records,

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 import structlog
@@ -26,7 +27,7 @@ from d365sync.dataverse.batch import content_type as batch_type
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
 from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.throttle import side_by_side
-from d365sync.dataverse.transport import API_PATH, Answer, Transport
+from d365sync.dataverse.transport import API_VERSION, Answer, Transport
 from d365sync.dataverse.wire import (
     LOOKUP_LOGICAL_NAME,
     Page,
@@ -62,8 +63,17 @@ class DataverseClient:
         page_size: int = 5000,
         timeout_s: float = 120,
         concurrency: int = 0,
+        api_version: str = API_VERSION,
     ) -> None:
-        self.transport = Transport(session, url, tokens, retry=retry, timeout_s=timeout_s, concurrency=concurrency)
+        self.transport = Transport(
+            session,
+            url,
+            tokens,
+            retry=retry,
+            timeout_s=timeout_s,
+            concurrency=concurrency,
+            api_version=api_version,
+        )
         self._page_size = page_size
         self.api_root = self.transport.api_root
         self.usage = self.transport.usage
@@ -241,7 +251,7 @@ class DataverseClient:
         answer = self.transport.send(
             "POST",
             f"{self.api_root}/$batch",
-            body=compose(parts, API_PATH, boundary),
+            body=compose(parts, urlsplit(self.api_root).path, boundary),
             content_type=batch_type(boundary),
             prefer="odata.continue-on-error",
             idempotent=all(part.method == "GET" for part in parts),

@@ -28,7 +28,8 @@ from d365sync.errors import AuthError, ProtocolError, RetryableError
 
 log = structlog.get_logger(__name__)
 
-API_PATH = "/api/data/v9.2"
+API_PATH = "/api/data/"
+API_VERSION = "v9.2"
 JSON = "application/json"
 STRANGER_ATTEMPTS = 3
 """Attempts at a host that has never answered: its address is more likely wrong than its network down."""
@@ -72,7 +73,10 @@ class _Call:
 
 
 class Transport:
-    """One organization, one identity. ``url`` is the organization's address, without path."""
+    """One organization, one identity. ``url`` is the organization's address: in the cloud without a path.
+
+    Source: Dynamics 365 Customer Engagement (on-premises), Use the Web API (``https://HOST/ORGANIZATION/api/data/v9.x``).
+    """
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class Transport:
         retry: RetryPolicy,
         timeout_s: float = 120,
         concurrency: int = 0,
+        api_version: str = API_VERSION,
     ) -> None:
         self._session = verifying(session)
         self._tokens = tokens
@@ -94,7 +99,7 @@ class Transport:
         self._circuit = Circuit(retry.timer)
         self.gate = Gate(retry.timer)
         self.throttle = Throttle(concurrency)
-        self.api_root = f"{url.rstrip('/')}{API_PATH}"
+        self.api_root = f"{url.rstrip('/')}{API_PATH}{api_version}"
         self.usage = Usage()
 
     def send(

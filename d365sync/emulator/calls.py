@@ -24,6 +24,7 @@ from d365sync.emulator.refuse import (
     missing_privilege,
     no_access,
     no_content_id,
+    no_roles,
     no_segment,
 )
 from d365sync.emulator.store import Store
@@ -34,7 +35,7 @@ MAX_URL = 32_768
 PART_FAULT = "d365sync.part_fault"
 """Where the environment of a batch may hold what fails an operation inside: a function from request to refusal."""
 
-_SERVICE = re.compile(r"/api/data/v9\.[0-2](?:/(.*))?", re.DOTALL)
+_SERVICE = re.compile(r"(?:/[A-Za-z0-9_-]+)?/api/data/v9\.[0-2](?:/(.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Call:
         if privilege.lower() in {one.lower() for one in self.store.settings.missing_privileges}:
             raise missing_privilege(privilege, table, object_type_code, self.user_id)
         lacking = self.access.lacking(privilege)
+        if lacking is not None and not lacking.counts()[0]:
+            raise no_roles(self.user_id, privilege)
         if lacking is not None:
             raise missing_privilege(privilege, table, object_type_code, self.user_id, lacking.counts())
 

@@ -21,6 +21,8 @@ NOT_TRACKED = "0x80072491"
 EXPIRED_STAMP = "0x80044352"
 PRIVILEGE = "0x80040220"
 NO_USER = "0x80072560"
+NO_ROLES = "0x80042F09"
+DISABLED_USER = "0x80040225"
 NO_ACCESS = "0x80048306"
 INACTIVE = "0x80040230"
 OUT_OF_RANGE = "0x80044330"
@@ -146,3 +148,14 @@ def _principal(user_id: str, counts: tuple[int, int]) -> str:
 def no_application_user() -> Refusal:
     """Refuse a client that has no user in the organization."""
     return Refusal(403, NO_USER, "The user is not a member of the organization.")
+
+
+def disabled_user() -> Refusal:
+    """Refuse a caller who is disabled. Assumed: with status 403. Source: web service error codes."""
+    return Refusal(403, DISABLED_USER, "The specified user is either disabled or is not a member of any business unit.")
+
+
+def no_roles(user_id: str, privilege: str) -> Refusal:
+    """Refuse a caller without a single role. Source: public reports of this text; web service error codes."""
+    text = f"RetrievePrivilegeForUser: The user with id {user_id} has not been assigned any roles."
+    return Refusal(403, NO_ROLES, f"{text} They need a role with the {privilege} privilege.")

@@ -53,6 +53,11 @@ class EmulatorSettings:
     - ``missing_privileges``: privileges the application user lacks (``prvWriteGoal``), compared without case
     - ``application_user``: False makes every call fail because the client has no user in the organization
     - ``certificates``: PEM certificates a client assertion may be signed with
+    - ``secret_expired``: the client secret has expired
+    - ``managed_identity``: the machine has an identity, also as the user-assigned one with the client id
+    - ``device_answers``: errors that polls of a device code get, in order, before the token
+    - ``device_interval_s``: seconds to wait between polls
+    - ``person``: Entra object id of the user who signs in with a device code; empty: the application user
     - ``token_lifetime_s``: seconds until a token expires; MSAL treats one with under 300 seconds left as expired
     - ``change_tracking``: tables whose tracking differs from the shipped schema, by logical name
 
@@ -89,6 +94,11 @@ class EmulatorSettings:
     missing_privileges: frozenset[str] = frozenset()
     application_user: bool = True
     certificates: tuple[bytes, ...] = ()
+    secret_expired: bool = False
+    managed_identity: bool = True
+    device_answers: tuple[str, ...] = ("authorization_pending",)
+    device_interval_s: int = 5
+    person: str = ""
     token_lifetime_s: int = 3599
     change_tracking: Mapping[str, bool] = field(default_factory=dict)
 

@@ -54,7 +54,7 @@ def test_unknown_keys_come_with_a_suggestion() -> None:
 
 def test_a_missing_key_is_named() -> None:
     document = {name: value for name, value in REMOTE.items() if name != "tenant_id"}
-    assert problems({"dataverse": document}) == ("dataverse.tenant_id is missing",)
+    assert problems({"dataverse": document}) == ('dataverse: auth = "client_secret" needs the key tenant_id',)
 
 
 def test_the_environment_wins_over_the_file() -> None:
@@ -75,10 +75,30 @@ def test_a_mode_of_a_later_version_is_refused_by_name(mode: str) -> None:
 
 @pytest.mark.parametrize(
     ("auth", "missing"),
-    [("client_secret", "client_secret"), ("certificate", "certificate"), ("device_code", "not available")],
+    [("client_secret", "client_secret"), ("certificate", "certificate"), ("device_code", "client_id")],
 )
 def test_each_way_in_says_what_it_needs(auth: str, missing: str) -> None:
-    assert missing in problems({"dataverse": {**REMOTE, "client_secret": "", "auth": auth}})[0]
+    less = {"client_id": ""} if missing == "client_id" else {}
+    assert missing in problems({"dataverse": {**REMOTE, "client_secret": "", "auth": auth, **less}})[0]
+
+
+def test_a_managed_identity_needs_nothing_but_the_address() -> None:
+    document = {"dataverse": {"url": REMOTE["url"], "auth": "managed_identity"}}
+    assert parse(document, {}, folder=FOLDER).dataverse.client_id == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"url": "https://contoso.crm.dynamics.cn", "cloud": "public"}, 'in the cloud "china"'),
+        ({"url": "https://contoso.crm9.dynamics.com", "cloud": "gcc_high"}, 'in the cloud "gcc"'),
+        ({"cloud": "moon"}, "dataverse.cloud"),
+        ({"cloud": "public", "authority": "https://adfs.contoso.com/adfs"}, "exclude each other"),
+        ({"api_version": "v8.2"}, "dataverse.api_version"),
+    ],
+)
+def test_a_cloud_that_does_not_fit_the_host_is_a_fault(changes: dict[str, str], words: str) -> None:
+    assert words in problems({"dataverse": {**REMOTE, **changes}})[0]
 
 
 def test_a_fault_never_shows_a_value_that_may_be_secret() -> None:

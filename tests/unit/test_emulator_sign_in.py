@@ -142,12 +142,6 @@ def test_a_token_expires_is_not_forgeable_and_belongs_to_one_emulator() -> None:
     assert org.call("GET", "goals", headers={"Authorization": f"Bearer {forged}"}).status_code == 401
 
 
-def test_device_code_sign_in_is_refused_by_name() -> None:
-    org = Org()
-    response = org.session.post(f"{org.emulator.authority(ORIGIN)}/oauth2/v2.0/devicecode", data={})
-    assert (response.status_code, "device code" in response.json()["error_description"]) == (501, True)
-
-
 def test_answers_carry_the_headers_of_the_service() -> None:
     response = Org().session.get(ROOT + "goals")
     headers = response.headers
