@@ -38,9 +38,9 @@ def small_change(part: str, size: Size, folder: Path, rounds: int) -> list[objec
                 bench.line.mirror.apply(table, pending, last=Position(data.NOW, delta_link="next"))
 
             def upsert() -> None:
-                stored = [table.stored_row(row, 0) for row in pending]
+                stored = [table.rows.stored(row) for row in pending]
                 connection.execute("BEGIN")
-                connection.executemany(table.upsert("sqlite"), stored)
+                connection.executemany(table.upsert("sqlite", 0), stored)
                 connection.execute("COMMIT")
 
             ways = {"follow": bench.follow, "apply": apply, "upsert": upsert, "recompute": bench.recompute}
