@@ -248,7 +248,7 @@ def load(
         for statement in mirrored.create(dialect)[:1]:
             execute(statement, ())
         for row in tables.get(table.logical_name, ()):
-            execute(mirrored.upsert(dialect, 0), mirrored.rows.stored(row))
+            execute(mirrored.append(dialect, 0), mirrored.rows.stored(row))
 
 
 def shown(value: Any) -> Any:

@@ -35,14 +35,15 @@ from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, o
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Schema, Table
 from d365sync.dataverse.usage import Traffic
-from d365sync.errors import ProtocolError, RejectedError, SchemaError
+from d365sync.errors import AuthError, ProtocolError, RejectedError, SchemaError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.collecting import uncollected
+from d365sync.sync.cuts import columns_read
 from d365sync.sync.definitions import definitions, labelled, oldest_definition
 from d365sync.sync.doubles import begin_watch, watched_doubles
-from d365sync.sync.pull import UNKNOWN_COLUMN, Puller, TablePull, Watcher, mirror_table
+from d365sync.sync.pull import FORBIDDEN, UNKNOWN_COLUMN, Puller, TablePull, Watcher, Way, mirror_table
 from d365sync.sync.push import Pushed, Pusher
 from d365sync.sync.recompute import Recomputed, Recomputer
 from d365sync.sync.visibility import MANAGER_COLUMNS, Visibility, VisibilityReader
@@ -168,6 +169,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         line.mirror.drop_positions()
     before = line.client.usage.since()
     pulls, snapshot = _pull_with_fresh_definitions_if_needed(line, now)
+    _give_up_when_no_goal_may_be_computed(pulls, snapshot)
     visibility = refresh_visibility(line, snapshot, now, full=full)
     trusted = begin_watch(line)
     recomputed = recompute(line, snapshot, visibility=visibility)
@@ -210,6 +212,19 @@ def _pull_with_fresh_definitions_if_needed(line: Line, now: dt.datetime) -> tupl
             return pulls, snapshot
     line.mirror.forget_definitions()
     return pull_all(line, now, fresh=True)
+
+
+def _give_up_when_no_goal_may_be_computed(pulls: Iterable[TablePull], snapshot: Snapshot) -> None:
+    """Stop when every rollup reads a table that may not be read: it is the identity that lacks a right.
+
+    Raises:
+        AuthError: what was said of the first such table.
+    """
+    closed = {pull.name: pull for pull in pulls if pull.way is Way.UNREADABLE}
+    groups = snapshot.grouping.groups
+    if closed and groups and all(closed.keys() & columns_read(group, snapshot.schema).keys() for group in groups):
+        first = closed[min(closed)]
+        raise AuthError(first.reason, status=FORBIDDEN, hint=first.mend)
 
 
 def pull_all(line: Line, now: dt.datetime, *, fresh: bool = False) -> tuple[tuple[TablePull, ...], Snapshot]:

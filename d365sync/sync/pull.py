@@ -245,7 +245,7 @@ class Puller:
         """
         table = reading.table
         if isinstance(error, AuthError) and error.status == FORBIDDEN and table.name not in BOOK_COLUMNS:
-            log.warning("table.unreadable", table=table.name, reason=str(error))
+            log.info("table.unreadable", table=table.name, reason=str(error))
             self.mirror.note_unreadable(table.name, str(error), error.hint)
             return TablePull(table.name, Way.UNREADABLE, reason=str(error), mend=error.hint)
         if isinstance(error, RejectedError) and error.code == NOT_TRACKED and table.table.change_tracking:

@@ -45,6 +45,7 @@ IDS_PER_REQUEST = 200
 MOST_FOLLOWED = 5000
 """Changed rows of a table beyond which each manager's ids are all read again."""
 _PRIVILEGE_DENIED = "0x80040220"
+_NO_ROLES = "0x80042F09"
 """Source: web service error codes."""
 _CANNOT_READ = re.compile(r"missing prvRead", re.IGNORECASE)
 _OR_SERVICE = 'or set rollup.visibility = "service"'
@@ -240,7 +241,7 @@ def _refusal(error: AuthError | RejectedError) -> Fault:
     """
     if isinstance(error, AuthError) and error.status != 403:
         raise error
-    if error.code == _PRIVILEGE_DENIED and _CANNOT_READ.search(str(error)):
+    if error.code == _NO_ROLES or (error.code == _PRIVILEGE_DENIED and _CANNOT_READ.search(str(error))):
         return Fault(UNREADABLE, str(error))
     return Fault(REFUSED, str(error), error.hint)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from d365sync.core.storage import encode
 from d365sync.emulator import Emulator
 from d365sync.emulator.faults import Fault, FaultyApp
 from d365sync.emulator.inprocess import mounted_session
-from d365sync.errors import GuardError, RetryableError
+from d365sync.errors import AuthError, GuardError, RetryableError
 from d365sync.sync.cycle import CycleResult, Outcome
 from d365sync.sync.pull import TablePull, Way
 from tests.emulated import NOW, configuration
+from tests.golden.casebook import made_id
 from tests.integration.test_line import load
 
 DEAL = "opportunity"
@@ -197,21 +198,46 @@ def test_a_table_that_comes_back_nearly_empty_is_not_emptied(tmp_path: Path, kep
         assert before.snapshot.book.goals.keys() == after.snapshot.book.goals.keys()
 
 
+def closed_after_one_cycle(emulator: Emulator, folder: Path) -> AbstractContextManager[tuple[App, Between]]:
+    """Build the application; the opportunities may not be read once the first cycle is over."""
+    forbidden = Fault("GET opportunities?*", nth=frozenset(range(20, 40)), status=403, code=PRIVILEGE)
+    return pulling(emulator, folder, faults=(forbidden,), partitions=1, page_size=5000)
+
+
+def until_closed(app: App, between: Between) -> None:
+    while between.asked["opportunities"] < 19:
+        app.line.client.get("opportunities", {"$top": "1"})
+
+
 def test_a_table_that_may_not_be_read_keeps_its_rows_and_concerns_its_goals_only(tmp_path: Path) -> None:
     emulator = grown(tmp_path, change_tracking={DEAL: True})
-    forbidden = Fault("GET opportunities?*", nth=frozenset(range(20, 40)), status=403, code=PRIVILEGE)
-    with pulling(emulator, tmp_path, faults=(forbidden,), partitions=1, page_size=5000) as (app, between):
-        first = app.sync(write=True)
-        assert first.outcome is Outcome.OK
+    calls = {"metricid": made_id("metric", "Calls"), "isamount": False, "amountdatatype": 2, "targetinteger": 5}
+    south = next(key for key, row in emulator.store.rows("goal").items() if row["title"] == "South")
+    emulator.store.change("goal", south, {**calls, "parentgoalid": None})
+    with closed_after_one_cycle(emulator, tmp_path) as (app, between):
+        app.sync(write=True)
         rows = app.line.mirror.count(DEAL)
-        while between.asked["opportunities"] < 19:
-            app.line.client.get("opportunities", {"$top": "1"})
+        until_closed(app, between)
         result = app.sync(write=True)
         assert pulled(result).way is Way.UNREADABLE
         assert result.outcome is Outcome.PARTIAL
-        problems = {problem.code for problem in result.rollup.problems}
-        assert "table-unreadable" in problems
+        concerned = {problem.goal_id for problem in result.rollup.problems if problem.code == "table-unreadable"}
+        assert len(concerned) == 3
+        assert south not in concerned
+        assert result.rollup.totals[south].totals["actualinteger"] == 0
         assert result.plan.writes == ()
+        assert app.line.mirror.count(DEAL) == rows
+
+
+def test_when_no_goal_can_do_without_the_table_the_right_is_named(tmp_path: Path) -> None:
+    emulator = grown(tmp_path, change_tracking={DEAL: True})
+    with closed_after_one_cycle(emulator, tmp_path) as (app, between):
+        app.sync(write=True)
+        rows = app.line.mirror.count(DEAL)
+        until_closed(app, between)
+        with pytest.raises(AuthError, match="opportunities") as refused:
+            app.sync(write=True)
+        assert "security role" in refused.value.hint
         assert app.line.mirror.count(DEAL) == rows
 
 
