@@ -15,6 +15,7 @@ from werkzeug.wrappers import Request, Response
 
 from d365sync.core.values import Row
 from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.odata.asking import Asking
 from d365sync.emulator.odata.prefer import Preferences, parse_preferences
 from d365sync.emulator.privileges import Access, access_of, caller_of
 from d365sync.emulator.refuse import (
@@ -63,6 +64,10 @@ class Call:
             Refusal: 403.
         """
         self.need_privilege(f"prv{verb}{facts.privilege}", facts.name, facts.table.object_type_code)
+
+    def asking(self) -> Asking:
+        """Return the caller as query options need one."""
+        return Asking(self.store, self.user_id, self.access, self.need)
 
     def need_privilege(self, privilege: str, table: str, object_type_code: int | None = None) -> None:
         """Refuse when the caller lacks a privilege.

@@ -7,7 +7,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from d365sync.core.fetchxml.ast import Fetch, Filter, Link
 from d365sync.core.fetchxml.evaluate import evaluate_result
 from d365sync.core.fetchxml.parse import parse_fetch
 from d365sync.core.fetchxml.result import Result
-from d365sync.core.values import Row
 from d365sync.emulator.callers import caller_context
 from d365sync.emulator.calls import Call
 from d365sync.emulator.facts import TableFacts
@@ -23,7 +22,7 @@ from d365sync.emulator.odata.cookie import Cookie, check_fetch_cookie, write_fet
 from d365sync.emulator.odata.fetched import FetchedEncoder
 from d365sync.emulator.odata.pages import braced_key, page_size, wire_text
 from d365sync.emulator.refuse import ARGUMENT, Refusal, bad_uri
-from d365sync.emulator.store import Store
+from d365sync.emulator.stored import StoredTables
 from d365sync.errors import FetchXmlError
 
 MORE = "Microsoft.Dynamics.CRM.morerecords"
@@ -76,25 +75,6 @@ def _all_links(node: Fetch | Link | Filter) -> Iterator[Link]:
     for link in node.links:
         yield link
         yield from _all_links(link)
-
-
-class StoredTables(Mapping[str, Sequence[Row]]):
-    """The store's rows by table, each in key order: what a query without an order goes by."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __getitem__(self, table: str) -> Sequence[Row]:
-        if table not in self._store.catalogue.tables:
-            raise KeyError(table)
-        rows = self._store.rows(table)
-        return [rows[row_id] for row_id in self._store.ordered_ids(table)]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._store.catalogue.tables)
-
-    def __len__(self) -> int:
-        return len(self._store.catalogue.tables)
 
 
 def _context(call: Call, facts: TableFacts, encoder: FetchedEncoder) -> str:

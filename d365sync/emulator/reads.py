@@ -14,13 +14,16 @@ from werkzeug.wrappers import Response
 from d365sync.emulator.calls import Call, empty_response, json_response
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.fetching import PARAMETER, answer_fetch
+from d365sync.emulator.odata.apply import applied, parse_apply
 from d365sync.emulator.odata.encode import RowEncoder, etag
-from d365sync.emulator.odata.filters import both
-from d365sync.emulator.odata.options import Options, parse_options
+from d365sync.emulator.odata.options import Options, every_expand, parse_options
 from d365sync.emulator.odata.pages import COUNT_CAP, Page, count_rows, query_page
+from d365sync.emulator.odata.predicates import both
 from d365sync.emulator.odata.tracking import check_tracking, delta_page, tracked_page
-from d365sync.emulator.refuse import bad_uri, missing_row
+from d365sync.emulator.refuse import bad_uri, missing_row, not_implemented
+from d365sync.emulator.stored import StoredTables
 
+APPLY = "$apply"
 TOTAL = "Microsoft.Dynamics.CRM.totalrecordcount"
 LIMIT_EXCEEDED = "Microsoft.Dynamics.CRM.totalrecordcountlimitexceeded"
 METADATA_VERSION = "Microsoft.Dynamics.CRM.globalmetadataversion"
@@ -32,12 +35,14 @@ def read_collection(call: Call, facts: TableFacts) -> Response:
     if PARAMETER in call.arguments:
         document, total = answer_fetch(call, facts)
         return json_response({**document, **_totals(call, Page((), count=total)), "value": document["value"]})
+    if APPLY in call.arguments:
+        return _apply(call, facts)
     delta = "$deltatoken" in call.arguments
     tracked = delta or call.preferences.track_changes
     if tracked:
         check_tracking(call.store, facts, call.arguments)
         call.need_global("Read", facts)
-    options = parse_options(call.arguments, facts, call.store.catalogue)
+    options = parse_options(call.arguments, facts, call.asking())
     _need_expanded(call, options)
     options = _seen(call, facts, options)
     answer = delta_page if delta else tracked_page if tracked else query_page
@@ -45,10 +50,26 @@ def read_collection(call: Call, facts: TableFacts) -> Response:
     return json_response(_envelope(call, facts, options, page, delta))
 
 
+def _apply(call: Call, facts: TableFacts) -> Response:
+    """Answer ``$apply``. Assumed: it stands alone, other options beside it are refused."""
+    if "$orderby" in call.arguments:
+        raise bad_uri("The query node SingleValueOpenPropertyAccess is not supported")
+    others = sorted(name for name in call.arguments if name.startswith("$") and name != APPLY)
+    if others:
+        raise not_implemented(f"'{others[0]}' beside $apply")
+    asking = call.asking()
+    aliases = {name: value for name, value in call.arguments.items() if name.startswith("@")}
+    apply = parse_apply(call.arguments[APPLY], facts, aliases, asking)
+    keep = both(apply.filter, call.access.test("Read", facts))
+    rows = [row for row in StoredTables(call.store)[facts.name] if keep is None or keep(row)]
+    context = f"{call.root}$metadata#{facts.table.entity_set_name}({','.join(apply.names(facts))})"
+    return json_response({"@odata.context": context, "value": applied(apply, facts, rows, asking)})
+
+
 def count_collection(call: Call, facts: TableFacts) -> Response:
     """Answer ``GET set/$count``: a number as text."""
     call.need("Read", facts)
-    options = parse_options(call.arguments, facts, call.store.catalogue)
+    options = parse_options(call.arguments, facts, call.asking())
     if options.delta_token is not None:
         check_tracking(call.store, facts, call.arguments)
         call.need_global("Read", facts)
@@ -60,7 +81,7 @@ def count_collection(call: Call, facts: TableFacts) -> Response:
 def read_row(call: Call, facts: TableFacts, row_id: str) -> Response:
     """Answer ``GET set(id)``: the row, or 304 when its etag is the one the caller has."""
     call.need("Read", facts)
-    options = parse_options(call.arguments, facts, call.store.catalogue)
+    options = parse_options(call.arguments, facts, call.asking())
     for name in ("$filter", "$orderby", "$top", "$count"):
         if name in call.arguments:
             raise bad_uri(f"The query option '{name}' cannot be applied to a single row.")
@@ -92,7 +113,7 @@ def _seen(call: Call, facts: TableFacts, options: Options) -> Options:
 
 
 def _need_expanded(call: Call, options: Options) -> None:
-    for expand in options.expand:
+    for expand in every_expand(options):
         call.need("Read", call.store.catalogue.tables[expand.table])
 
 

@@ -15,7 +15,10 @@ from d365sync.emulator.actions import bound_action, unbound_action
 from d365sync.emulator.batch import answer_batch
 from d365sync.emulator.calls import Call, json_response
 from d365sync.emulator.facts import TableFacts
-from d365sync.emulator.metadata.reads import read_definitions
+from d365sync.emulator.functions import FUNCTIONS, call_function
+from d365sync.emulator.metadata.csdl import metadata_document
+from d365sync.emulator.metadata.made import create_column, create_table, create_tables, delete_column, delete_table
+from d365sync.emulator.metadata.reads import read_definitions, read_relationships
 from d365sync.emulator.reads import count_collection, read_collection, read_row
 from d365sync.emulator.refuse import Refusal, bad_uri, no_segment, not_implemented
 from d365sync.emulator.writes import create_row, delete_row, update_row
@@ -23,7 +26,7 @@ from d365sync.emulator.writes import create_row, delete_row, update_row
 Segment = tuple[str, str | None]
 
 _SEGMENT = re.compile(r"([^/()']+)(?:\(((?:'[^']*'|[^()'])*)\))?(?:/|$)")
-_UNDONE = ("$metadata", "RelationshipDefinitions", "GlobalOptionSetDefinitions")
+_UNDONE = ("GlobalOptionSetDefinitions",)
 _BOUND = "Microsoft.Dynamics.CRM."
 
 
@@ -36,20 +39,35 @@ def route(call: Call, path: str) -> Response:
     if not path:
         return _service_document(call)
     (name, key), *rest = _segments(path)
-    if name == "$batch" and key is None and not rest:
-        return _answer(call, {"POST": lambda: answer_batch(call, route)})
-    if name in _UNDONE:
-        raise not_implemented(f"'{name}'")
-    if name == "EntityDefinitions":
-        return _only_get(call, lambda: read_definitions(call, key, rest))
-    if name == "WhoAmI" and not rest:
-        return _only_get(call, lambda: _who_am_i(call))
+    named = _named(call, name, key, rest)
+    if named is not None:
+        return named
     facts = call.store.catalogue.sets.get(name)
     if facts is None:
         if call.request.method == "POST" and key is None and not rest:
             return unbound_action(call, name)
         raise no_segment(name)
     return _route_table(call, facts, key, [segment for segment, _ in rest])
+
+
+def _named(call: Call, name: str, key: str | None, rest: list[Segment]) -> Response | None:
+    """Answer what is no table, None when the name is none of those."""
+    if name in _UNDONE:
+        raise not_implemented(f"'{name}'")
+    if name == "EntityDefinitions":
+        return _definitions(call, key, rest)
+    if name == "RelationshipDefinitions":
+        return _only_get(call, lambda: read_relationships(call, key, rest))
+    if rest:
+        return None
+    if name in FUNCTIONS:
+        return _only_get(call, lambda: call_function(call, name, key))
+    plain: Mapping[str, tuple[str, Callable[[], Response]]] = {
+        "$batch": ("POST", lambda: answer_batch(call, route)),
+        "$metadata": ("GET", lambda: _metadata(call)),
+        "CreateEntities": ("POST", lambda: create_tables(call)),
+    }
+    return _answer(call, dict([plain[name]])) if name in plain and key is None else None
 
 
 def _segments(path: str) -> list[Segment]:
@@ -121,18 +139,26 @@ def _only_get(call: Call, answer: Callable[[], Response]) -> Response:
     return _answer(call, {"GET": answer})
 
 
+def _definitions(call: Call, key: str | None, rest: list[Segment]) -> Response:
+    answers = {"GET": lambda: read_definitions(call, key, rest)}
+    if key is None and not rest:
+        answers["POST"] = lambda: create_table(call)
+    elif key is not None and not rest:
+        answers["DELETE"] = lambda: delete_table(call, key)
+    elif key is not None and len(rest) == 1 and rest[0][0] == "Attributes":
+        column = rest[0][1]
+        if column is None:
+            answers["POST"] = lambda: create_column(call, key)
+        else:
+            answers["DELETE"] = lambda: delete_column(call, key, column)
+    return _answer(call, answers)
+
+
+def _metadata(call: Call) -> Response:
+    annotated = call.arguments.get("annotations", "false").lower() == "true"
+    return Response(metadata_document(call.store.catalogue, annotated=annotated), content_type="application/xml")
+
+
 def _service_document(call: Call) -> Response:
     sets = [{"name": name, "kind": "EntitySet", "url": name} for name in sorted(call.store.catalogue.sets)]
     return json_response({"@odata.context": f"{call.root}$metadata", "value": sets})
-
-
-def _who_am_i(call: Call) -> Response:
-    user = call.store.rows("systemuser")[call.user_id]
-    return json_response(
-        {
-            "@odata.context": f"{call.root}$metadata#Microsoft.Dynamics.CRM.WhoAmIResponse",
-            "BusinessUnitId": user.get("businessunitid"),
-            "UserId": call.user_id,
-            "OrganizationId": call.store.only("organization")["organizationid"],
-        }
-    )

@@ -1,7 +1,7 @@
 """The emulator's state in a file: every row and deletion, so that it can go on where it stopped.
 
 The file is JSON: values as the Web API spells them, under logical names. It holds rows only; tables come from the
-org folder.
+org folder, so tables and columns that were made over the API are not kept.
 
 IO: files.
 """
@@ -31,7 +31,11 @@ def save_state(store: Store, path: Path) -> None:
         document = {
             "format": FORMAT,
             "version": store.version,
-            "tables": {name: _table(store, facts) for name, facts in store.catalogue.tables.items()},
+            "tables": {
+                name: _table(store, facts)
+                for name, facts in store.loaded.tables.items()
+                if name in store.catalogue.tables
+            },
         }
     beside = path.with_name(path.name + ".new")
     beside.write_bytes(encode_json(document))
@@ -65,7 +69,7 @@ def _table(store: Store, facts: TableFacts) -> dict[str, Any]:
 
 
 def _written(row: Row, writers: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: write(value) if (write := writers.get(name)) else value for name, value in row.items()}
+    return {name: write(value) if (write := writers[name]) else value for name, value in row.items() if name in writers}
 
 
 def _read_row(facts: TableFacts, raw: Mapping[str, Any]) -> dict[str, Value]:

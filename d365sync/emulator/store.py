@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import datetime as dt
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -69,6 +69,7 @@ class Store:
 
     def __init__(self, catalogue: Catalogue, clock: Clock, settings: EmulatorSettings) -> None:
         self.catalogue = catalogue
+        self.loaded = catalogue
         self.clock = clock
         self.settings = settings
         self.locked = threading.RLock()
@@ -111,6 +112,17 @@ class Store:
         if self._open:
             rows = self._tables[table]
             self._before.append(_Before(table, row_id, rows.by_id.get(row_id), rows.deleted.get(row_id)))
+
+    def redefine(self, catalogue: Catalogue) -> None:
+        """Replace the tables: new ones are empty, those that are gone take their rows with them."""
+        self.catalogue = catalogue
+        self._tables = {name: self._tables.get(name) or Rows() for name in catalogue.tables}
+
+    def forget_columns(self, table: str, columns: Collection[str]) -> None:
+        """Drop the values of columns from every row, without a new version."""
+        by_id = self._tables[table].by_id
+        for row_id, row in by_id.items():
+            by_id[row_id] = {name: value for name, value in row.items() if name not in columns}
 
     def rows(self, table: str) -> Mapping[str, Row]:
         """Return the rows by id, in the order they came."""

@@ -39,7 +39,7 @@ def update_row(call: Call, facts: TableFacts, row_id: str) -> Response:
         raise already_exists()
     _check_match(call, facts, row)
     call.need_row("Write", facts, row)
-    options = parse_options(call.arguments, facts, call.store.catalogue)
+    options = parse_options(call.arguments, facts, call.asking())
     changes = parse_payload(call.body(), facts, call.store, creating=False)
     update(call.store, facts, row_id, changes, call.user_id, real_id=call.real_id)
     if call.preferences.representation:
@@ -61,7 +61,7 @@ def delete_row(call: Call, facts: TableFacts, row_id: str) -> Response:
 
 def _create(call: Call, facts: TableFacts, row_id: str | None) -> Response:
     call.need("Create", facts)
-    options = parse_options(call.arguments, facts, call.store.catalogue)
+    options = parse_options(call.arguments, facts, call.asking())
     changes = parse_payload(call.body(), facts, call.store, creating=True)
     if row_id is not None:
         changes[facts.key] = row_id

@@ -53,20 +53,17 @@ def test_a_filter_keeps_the_rows_it_means(org: Org, filter_text: str, expected: 
         ("$filter=nosuch eq 1", 400, "'nosuch'"),
         ("$filter=name eq 1", 400, "incompatible types"),
         ("$filter=actualclosedate ge 2026-04-01T00:00:00Z", 400, "incompatible types"),
-        ("$filter=parentaccountid/name eq 'x'", 501, "parentaccountid/name"),
         ("$filter=year(createdon) eq 2026", 501, "'year'"),
         ("$filter=statecode in (1,2)", 501, "'in'"),
         ("$filter=name eq 'x", 400, "Syntax error"),
         ("$filter=(name eq 'x'", 400, "Syntax error"),
         (f"$filter={'(' * 500}name eq 'x'{')' * 500}", 400, "node count"),
-        ("$filter=Microsoft.Dynamics.CRM.LastXDays(PropertyName='createdon',PropertyValue='3')", 501, "LastXDays"),
         ("$select=nosuch", 400, "'nosuch'"),
         ("$orderby=name sideways", 400, "$orderby"),
         ("$skip=5", 400, "Skip Clause is not supported in CRM"),
         ("$top=-1", 400, "$top"),
         ("$count=maybe", 400, "$count"),
         ("$nonsense=1", 400, "$nonsense"),
-        ("$apply=aggregate($count as n)", 501, "$apply"),
         ("fetchXml=<fetch/>", 400, "entity"),
         ("$expand=nosuch", 400, "'nosuch'"),
         ("$expand=ownerid", 501, "ownerid"),
@@ -220,7 +217,7 @@ def test_a_single_row_can_be_asked_for_only_if_it_changed(org: Org) -> None:
     assert code(org.call("GET", f"goals({ANN})")) == (404, "0x80040217")
 
 
-@pytest.mark.parametrize("path", ["nosuch", "goals(x)", "goals/nosuch", "nosuch()", "goals(title='x')", "$metadata"])
+@pytest.mark.parametrize("path", ["nosuch", "goals(x)", "goals/nosuch", "nosuch()", "goals(title='x')"])
 def test_no_such_address(org: Org, path: str) -> None:
     assert org.call("GET", path).status_code in (400, 404, 501)
 

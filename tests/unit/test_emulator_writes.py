@@ -129,7 +129,7 @@ def test_a_reference_to_no_row_is_not_found(org: Org) -> None:
         ("POST", "metrics", {"name": "x", "metric_rollupfield": [{}]}),
         ("POST", "CloseIncident", {}),
         ("POST", "goals/Microsoft.Dynamics.CRM.CreateMultiple", {}),
-        ("GET", "$metadata", None),
+        ("GET", "GlobalOptionSetDefinitions", None),
         ("GET", "goals(accountnumber='1')", None),
     ],
 )

@@ -31,7 +31,7 @@ _EXPANDED = re.compile(r"(\w+)(?:\(\$select=([\w,\s]*)\))?(?:,|$)")
 _OPTIONED = ("Picklist", "MultiSelectPicklist", "State", "Status", "Boolean")
 _PLAIN = ("UniqueIdentifier", "String", "Memo", "Integer", "BigInt", "Decimal", "Double", "Money", "DateTime")
 _KINDS = frozenset(f"{name}AttributeMetadata" for name in (*_PLAIN, "Lookup", "EntityName", *_OPTIONED))
-_RELATIONSHIPS = ("OneToManyRelationships", "ManyToOneRelationships")
+_RELATIONSHIPS = ("OneToManyRelationships", "ManyToOneRelationships", "ManyToManyRelationships")
 _KNOWN = ("$select", "$filter", "$expand")
 
 
@@ -46,12 +46,16 @@ def read_definitions(call: Call, key: str | None, rest: Sequence[tuple[str, str 
             raise not_implemented(f"the query option '{name}' on definitions")
     if key is None:
         return _list_tables(call)
-    facts = _table(call, key)
+    facts = definition_of(call, key)
     if not rest:
         document = _shaped_table(call, facts)
         return json_response({"@odata.context": f"{call.root}$metadata#EntityDefinitions/$entity", **document})
     if rest[0][0] in _RELATIONSHIPS and len(rest) == 1 and rest[0][1] is None:
         return _list_relationships(call, facts, rest[0][0])
+    if rest == [("Keys", None)]:
+        return json_response(
+            {"@odata.context": f"{call.root}$metadata#EntityDefinitions('{facts.name}')/Keys", "value": []}
+        )
     if rest[0][0] != "Attributes" or len(rest) > 2:
         raise not_implemented(f"the address 'EntityDefinitions(…)/{rest[0][0]}'")
     call.need_privilege("prvReadAttribute", "attribute")
@@ -65,7 +69,12 @@ def _list_tables(call: Call) -> Response:
     return json_response({"@odata.context": context, "value": [_shaped_table(call, facts) for facts in tables]})
 
 
-def _table(call: Call, key: str) -> TableFacts:
+def definition_of(call: Call, key: str) -> TableFacts:
+    """Return the table that stands in the brackets of ``EntityDefinitions(…)``.
+
+    Raises:
+        Refusal: there is none.
+    """
     match = _KEY.fullmatch(key)
     wanted = match[1] if match else None
     for facts in call.store.catalogue.tables.values():
@@ -97,8 +106,34 @@ def _list_relationships(call: Call, facts: TableFacts, name: str) -> Response:
     )
 
 
+def read_relationships(call: Call, key: str | None, rest: Sequence[tuple[str, str | None]]) -> Response:
+    """Answer an address that begins with ``RelationshipDefinitions``; ``key`` and ``rest`` as for definitions.
+
+    All relationships are one-to-many, so the cast to that type leaves out nothing.
+    """
+    call.need_privilege("prvReadRelationship", "relationship")
+    if rest and (len(rest) > 1 or rest[0] != (f"{_PREFIX}OneToManyRelationshipMetadata", None)):
+        raise not_implemented(f"the address 'RelationshipDefinitions/{rest[0][0]}'")
+    tables = call.store.catalogue.tables
+    found = list(relationship_documents(tables.values(), tables))
+    select, context = call.arguments.get("$select"), f"{call.root}$metadata#RelationshipDefinitions"
+    if key is not None:
+        for one in found:
+            if key in (one["MetadataId"], f"SchemaName='{one['SchemaName']}'"):
+                return json_response({"@odata.context": f"{context}/$entity", **_related(one, select)})
+        raise Refusal(404, "0x80060888", f"Could not find a relationship with specified key: {key}.")
+    for name in call.arguments:
+        if name.startswith("$") and name not in ("$select", "$filter"):
+            raise not_implemented(f"the query option '{name}' on RelationshipDefinitions")
+    if "$filter" in call.arguments:
+        found = list(filter(parse_conditions(call.arguments["$filter"]), found))
+    return json_response({"@odata.context": context, "value": [_related(one, select) for one in found]})
+
+
 def _relationships(call: Call, facts: TableFacts, name: str) -> list[Document]:
     """The relationships in which a table refers (many to one) or is referred to (one to many)."""
+    if name == "ManyToManyRelationships":
+        return []
     if name == "ManyToOneRelationships":
         return list(relationship_documents([facts], call.store.catalogue.tables))
     tables = call.store.catalogue.tables

@@ -14,6 +14,7 @@ from d365sync.core.values import Row, Value
 from d365sync.emulator.facts import ColumnFacts, TableFacts
 from d365sync.emulator.odata.formats import formatted, lookup_target
 from d365sync.emulator.odata.options import Expand, Options
+from d365sync.emulator.odata.ordering import ordered
 from d365sync.emulator.odata.prefer import Preferences
 from d365sync.emulator.store import VERSION, Store
 from d365sync.emulator.wire import writer
@@ -22,6 +23,7 @@ FORMATTED = "OData.Community.Display.V1.FormattedValue"
 NAVIGATION = "Microsoft.Dynamics.CRM.associatednavigationproperty"
 LOGICAL_NAME = "Microsoft.Dynamics.CRM.lookuplogicalname"
 
+MAX_EXPANDED = 5000
 Plan = tuple[str, str, Callable[[Any], Any] | None, ColumnFacts]
 
 
@@ -76,7 +78,8 @@ class _Expander:
         self.name = expand.name
         self._store = store
         self._expand = expand
-        self._encoder = RowEncoder(store, store.catalogue.tables[expand.table], expand.options, preferences)
+        self._facts = store.catalogue.tables[expand.table]
+        self._encoder = RowEncoder(store, self._facts, expand.options, preferences)
 
     def expand(self, facts: TableFacts, row: Row) -> Any:
         if self._expand.single:
@@ -86,9 +89,13 @@ class _Expander:
         return list(map(self._encoder.encode, self._children(str(row[facts.key]))))
 
     def _children(self, row_id: str) -> Iterable[Row]:
-        keep = self._expand.options.filter
-        rows = self._store.referring(self._expand.table, self._expand.lookup, row_id)
-        return [row for row in rows if keep is None or keep(row)]
+        """Source: Expand collections (at most 5,000 rows). Assumed: by key unless an order is given."""
+        options = self._expand.options
+        found = self._store.referring(self._expand.table, self._expand.lookup, row_id)
+        rows = [row for row in found if options.filter is None or options.filter(row)]
+        rows.sort(key=lambda row: str(row[self._facts.key]))
+        most = MAX_EXPANDED if options.top is None else min(options.top, MAX_EXPANDED)
+        return ordered(rows, options.order)[:most]
 
 
 def _plan(facts: TableFacts, select: tuple[str, ...] | None) -> list[Plan]:

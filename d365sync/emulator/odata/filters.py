@@ -1,74 +1,76 @@
 """``$filter``: read into a predicate over a row.
 
 Comparison operators, ``and or not``, brackets, ``contains startswith endswith``, comparison of two columns of
-the row, and the query functions ``In`` and ``NotIn``. Everything else is refused by name. Text is compared
-without case; ``contains`` and its family honour the wildcards ``%``, ``_`` and ``[]``. Source: Filter rows
-using OData.
+the row, columns of rows that lookups lead to, ``any`` and ``all`` over collections, and the query functions.
+Everything else is refused by name. Source: Filter rows using OData.
 
-Nulls: as in FetchXML, ``ne`` and the negated text functions keep rows whose column is empty, all other
-comparisons drop them. Assumed: ``not`` turns a comparison into its opposite operator before nulls are looked at.
+Assumed: ``not`` turns a comparison into its opposite operator before nulls are looked at; several lookups may be
+followed in one path; inside ``any`` and ``all`` only the innermost range variable may be named.
 
 Pure.
 """
 
 from __future__ import annotations
 
-import operator
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from d365sync.core.schema import TEXT_TYPES, Column
+from d365sync.core.schema import TEXT_TYPES
 from d365sync.core.values import Row, Value
 from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.odata.asking import Asking
+from d365sync.emulator.odata.functions import (
+    PREFIX,
+    QueryFunction,
+    check_parameters,
+    function_test,
+    named_function,
+)
 from d365sync.emulator.odata.literals import edm_type, incompatible, literal_value, unquote
+from d365sync.emulator.odata.predicates import (
+    MIRRORED,
+    OPERATORS,
+    OPPOSITE,
+    TEXT_FUNCTIONS,
+    Operand,
+    Predicate,
+    compare,
+    compare_two,
+    null_test,
+    text_test,
+)
 from d365sync.emulator.odata.tokens import Token, tokens_of
 from d365sync.emulator.refuse import bad_uri, no_property, not_implemented
 
-Predicate = Callable[[Row], bool]
-
-_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
-    "eq": operator.eq,
-    "ne": operator.ne,
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "lt": operator.lt,
-    "le": operator.le,
-}
-_OPPOSITE = {"eq": "ne", "ne": "eq", "gt": "le", "le": "gt", "ge": "lt", "lt": "ge"}
-_MIRRORED = {"eq": "eq", "ne": "ne", "gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}
-_TEXT = ("contains", "startswith", "endswith")
-_LISTS = {"Microsoft.Dynamics.CRM.In": False, "Microsoft.Dynamics.CRM.NotIn": True}
+QUANTIFIERS = ("any", "all")
 _MAX_DEPTH = 100
+_NO_NOT = "Not operator along with the Custom Named Condition operators is not allowed"
 
 
-def parse_filter(text: str, facts: TableFacts, aliases: Mapping[str, str]) -> Predicate:
+def parse_filter(text: str, facts: TableFacts, aliases: Mapping[str, str], asking: Asking) -> Predicate:
     """Return the predicate a ``$filter`` text means for a table.
 
     Raises:
         Refusal: it is malformed, names an unknown property, mixes types, or uses what is not implemented.
     """
-    parser = _Parser(tokens_of(text, aliases), facts, text)
+    parser = _Parser(tokens_of(text, aliases), facts, text, asking)
     predicate = parser.either(negated=False, depth=0)
     parser.expect("end")
     return predicate
 
 
-def both(one: Predicate | None, other: Predicate | None) -> Predicate | None:
-    """Return the predicate that holds when both do; None holds for every row."""
-    if one is None or other is None:
-        return one or other
-    return lambda row: one(row) and other(row)
-
-
 @dataclass(slots=True)
 class _Parser:
-    """Recursive descent; ``negated`` pushes ``not`` down to the comparisons."""
+    """Recursive descent; ``negated`` pushes ``not`` down to the comparisons.
+
+    ``variable`` is the range variable of the innermost ``any`` or ``all``, ``facts`` the table it ranges over.
+    """
 
     tokens: list[Token]
     facts: TableFacts
     text: str
+    asking: Asking
+    variable: str | None = None
     position: int = 0
 
     def either(self, *, negated: bool, depth: int) -> Predicate:
@@ -92,86 +94,160 @@ class _Parser:
 
     def _single(self, *, negated: bool, depth: int) -> Predicate:
         if self._take_word("not"):
-            if self._peek().text in _LISTS:
-                raise bad_uri("Not operator along with the Custom Named Condition operators is not allowed")
+            if depth > _MAX_DEPTH:
+                raise bad_uri("The node count limit of the filter has been exceeded.")
             return self._single(negated=not negated, depth=depth + 1)
         if self._peek().text == "(":
             self.expect("mark", "(")
             inner = self.either(negated=negated, depth=depth + 1)
             self.expect("mark", ")")
             return inner
-        if self._peek(1).text == "(":
-            return self._function(negated)
+        if self._peek().kind == "name" and self._peek(1).text == "(":
+            return self._call(negated, depth)
         return self._comparison(negated)
 
     def _comparison(self, negated: bool) -> Predicate:
         left, word = self._next(), self._next().text
-        if word not in _OPERATORS:
+        if word not in OPERATORS:
             raise not_implemented(f"the operator '{word}' in $filter") if word.isalpha() else self._error()
         right = self._next()
         if self._is_literal(left):
-            left, right, word = right, left, _MIRRORED[word]
-        column = self._column(left)
-        chosen = _OPPOSITE[word] if negated else word
+            left, right, word = right, left, MIRRORED[word]
+        operand = self._operand(left)
+        chosen = OPPOSITE[word] if negated else word
         if right.text == "null":
-            return _null_test(column, chosen)
+            return null_test(operand, chosen)
         if not self._is_literal(right):
-            return _two_columns(column, chosen, self._column(right))
-        return _compare(column, chosen, literal_value(column, right, word))
+            other = self._operand(right)
+            if "/" in self._own(left.text) + self._own(right.text):
+                raise not_implemented(f"the comparison of '{left.text}' with '{right.text}', a column of another row,")
+            return compare_two(operand, chosen, other)
+        return compare(operand, chosen, literal_value(operand.column, right, word))
 
-    def _function(self, negated: bool) -> Predicate:
+    def _call(self, negated: bool, depth: int) -> Predicate:
         name = self._next().text
         self.expect("mark", "(")
-        if name in _LISTS:
-            return self._in_list(keep_others=_LISTS[name])
-        if name not in _TEXT:
+        path, _, last = self._own(name).rpartition("/")
+        if last in QUANTIFIERS and path:
+            return self._quantified(path, last, negated, depth)
+        if last.startswith(PREFIX) and not path:
+            function = named_function(last)
+            if function is None:
+                raise not_implemented(f"the function '{name}' in $filter")
+            if negated:
+                raise bad_uri(_NO_NOT)
+            return self._function(function)
+        if name not in TEXT_FUNCTIONS:
             raise not_implemented(f"the function '{name}' in $filter")
-        column = self._column(self._next())
+        operand = self._operand(self._next())
         self.expect("mark", ",")
         literal = self.expect("string")
         self.expect("mark", ")")
-        if column.type not in TEXT_TYPES:
-            raise incompatible(edm_type(column), "Edm.String", name)
-        return _text_test(column, name, unquote(literal.text), negated)
+        if operand.column.type not in TEXT_TYPES:
+            raise incompatible(edm_type(operand.column), "Edm.String", name)
+        return text_test(operand, name, unquote(literal.text), negated=negated)
 
-    def _in_list(self, *, keep_others: bool) -> Predicate:
-        self.expect("name", "PropertyName")
-        self.expect("mark", "=")
-        column = self._column(Token("name", unquote(self.expect("string").text)))
-        self.expect("mark", ",")
-        self.expect("name", "PropertyValues")
-        self.expect("mark", "=")
-        self.expect("mark", "[")
-        values = {self._listed(column)}
-        while self._peek().text == ",":
-            self.expect("mark", ",")
-            values.add(self._listed(column))
-        self.expect("mark", "]")
+    def _quantified(self, path: str, word: str, negated: bool, depth: int) -> Predicate:
+        """Read ``any`` or ``all``: only over a collection of the row itself, not beyond a lookup."""
+        if path not in self.facts.collections:
+            if "/" in path or path in self.facts.navigation:
+                raise bad_uri(f"'{word}' cannot be applied to '{path}': only to a collection of the row itself.")
+            raise no_property(path, self.facts.name)
+        table, lookup = self.facts.collections[path]
+        facts, key = self.asking.table(table), self.facts.key
+        inner: Predicate = _always
+        if word == "all" or self._peek().text != ")":
+            inner = self._ranged(facts, depth)
         self.expect("mark", ")")
-        return _membership(column, frozenset(values), keep_others=keep_others)
+        join, asking = any if word == "any" else all, self.asking
 
-    def _listed(self, column: Column) -> Value:
-        text = unquote(self.expect("string").text)
-        if edm_type(column) == "Edm.String":
-            return text.casefold()
-        tokens = tokens_of(text, {})
-        return literal_value(column, tokens[0], "In")
+        def test(row: Row) -> bool:
+            others = asking.referring(facts, lookup, str(row[key]))
+            return join(inner(other) for other in others) is not negated
 
-    def _column(self, token: Token) -> Column:
+        return test
+
+    def _ranged(self, facts: TableFacts, depth: int) -> Predicate:
+        outer = self.facts, self.variable
+        variable = self.expect("name").text
+        self.expect("mark", ":")
+        self.facts, self.variable = facts, variable
+        inner = self.either(negated=False, depth=depth + 1)
+        self.facts, self.variable = outer
+        return inner
+
+    def _function(self, function: QueryFunction) -> Predicate:
+        given: dict[str, list[str]] = {}
+        while True:
+            name = self.expect("name").text
+            self.expect("mark", "=")
+            given[name] = self._listed() if self._peek().text == "[" else [self._plain(self._next())]
+            if self._next_mark(",", ")") == ")":
+                break
+        check_parameters(function, list(given))
+        name = given["PropertyName"][0]
+        logical = name if name in self.facts.columns else self.facts.properties.get(name)
+        if logical is None:
+            raise no_property(name, self.facts.name)
+        values = [value for wanted in function.takes.value for value in given[wanted]]
+        test = function_test(function, self.facts, self.facts.columns[logical], values, self.asking)
+        return lambda row: test(row.get(logical))
+
+    def _listed(self) -> list[str]:
+        self.expect("mark", "[")
+        values = [self._plain(self._next())]
+        while self._next_mark(",", "]") == ",":
+            values.append(self._plain(self._next()))
+        return values
+
+    def _plain(self, token: Token) -> str:
+        if token.kind not in ("string", "guid", "number", "date", "datetime"):
+            raise self._error()
+        return unquote(token.text) if token.kind == "string" else token.text
+
+    def _operand(self, token: Token) -> Operand:
         if token.kind != "name":
             raise self._error()
-        if "/" in token.text:
-            raise not_implemented(f"a condition on a related table ('{token.text}') in $filter")
-        name = self.facts.properties.get(token.text)
-        if name is None:
-            raise no_property(token.text, self.facts.name)
-        return self.facts.columns[name].column
+        *path, last = self._own(token.text).split("/")
+        facts, steps = self.facts, []
+        for name in path:
+            facts, lookup = self._step(name, facts, token.text)
+            steps.append((facts, lookup))
+        logical = facts.properties.get(last)
+        if logical is None:
+            raise no_property(last, facts.name)
+        return Operand(facts.columns[logical].column, _reader(logical, steps, self.asking))
+
+    def _step(self, name: str, facts: TableFacts, text: str) -> tuple[TableFacts, str]:
+        if name in facts.collections:
+            raise bad_uri(f"The collection '{name}' in '{text}' needs 'any' or 'all'.")
+        if name not in facts.navigation:
+            raise no_property(name, facts.name)
+        lookup, targets = facts.navigation[name]
+        if len(targets) != 1 or targets[0] not in self.asking.catalogue.tables:
+            raise not_implemented(f"a condition on '{text}', which may lead to several tables,")
+        return self.asking.table(targets[0]), lookup
+
+    def _own(self, text: str) -> str:
+        """Return a path without the range variable it must begin with inside ``any`` and ``all``."""
+        if self.variable is None or text in TEXT_FUNCTIONS:
+            return text
+        variable, _, rest = text.partition("/")
+        if variable != self.variable or not rest:
+            raise bad_uri(f"'{text}' inside any or all must begin with '{self.variable}/'.")
+        return rest
 
     def expect(self, kind: str, text: str | None = None) -> Token:
         token = self._next()
         if token.kind != kind or (text is not None and token.text != text):
             raise self._error()
         return token
+
+    def _next_mark(self, *allowed: str) -> str:
+        token = self.expect("mark")
+        if token.text not in allowed:
+            raise self._error()
+        return token.text
 
     def _take_word(self, word: str) -> bool:
         if self._peek().text != word or self._peek().kind != "name":
@@ -192,89 +268,27 @@ class _Parser:
         return token.kind != "name" or token.text in ("true", "false", "null")
 
     def _error(self) -> Exception:
-        shown = self._peek(-1).text
+        shown = self.tokens[min(max(self.position - 1, 0), len(self.tokens) - 1)].text
         return bad_uri(f"Syntax error at '{shown}' in '{self.text}'.")
 
 
-def _null_test(column: Column, word: str) -> Predicate:
-    name = column.logical_name
-    if word == "eq":
-        return lambda row: row.get(name) is None
-    if word == "ne":
-        return lambda row: row.get(name) is not None
-    return lambda _row: False
+def _always(_row: Row) -> bool:
+    return True
 
 
-def _compare(column: Column, word: str, wanted: Value) -> Predicate:
-    name, test, keeps_null = column.logical_name, _OPERATORS[word], word == "ne"
-    if column.type in TEXT_TYPES:
-        folded = str(wanted).casefold()
-        return lambda row: keeps_null if row.get(name) is None else test(str(row[name]).casefold(), folded)
-    return lambda row: keeps_null if row.get(name) is None else test(row[name], wanted)
+def _reader(column: str, steps: list[tuple[TableFacts, str]], asking: Asking) -> Callable[[Row], Value]:
+    if not steps:
+        return lambda row: row.get(column)
+
+    def read(row: Row) -> Value:
+        found: Row | None = row
+        for facts, lookup in steps:
+            found = None if found is None else _followed(found, facts, lookup, asking)
+        return None if found is None else found.get(column)
+
+    return read
 
 
-def _two_columns(left: Column, word: str, right: Column) -> Predicate:
-    if edm_type(left) != edm_type(right) and not {edm_type(left), edm_type(right)} <= {
-        "Edm.Int32",
-        "Edm.Int64",
-        "Edm.Decimal",
-        "Edm.Double",
-    }:
-        raise incompatible(edm_type(left), edm_type(right), word)
-    test, keeps_null = _OPERATORS[word], word == "ne"
-
-    def compare(row: Row) -> bool:
-        one, other = row.get(left.logical_name), row.get(right.logical_name)
-        if one is None or other is None:
-            return keeps_null and one is not other
-        if isinstance(one, str) and isinstance(other, str):
-            return test(one.casefold(), other.casefold())
-        return test(one, other)
-
-    return compare
-
-
-def _text_test(column: Column, function: str, wanted: str, negated: bool) -> Predicate:
-    name = column.logical_name
-    before = "" if function == "startswith" else ".*"
-    after = "" if function == "endswith" else ".*"
-    try:
-        pattern = re.compile(before + like_pattern(wanted.casefold()) + after, re.DOTALL)
-    except re.error:
-        raise bad_uri(f"The pattern '{wanted}' is not valid.") from None
-
-    def match(row: Row) -> bool:
-        value = row.get(name)
-        if value is None:
-            return negated
-        return (pattern.fullmatch(str(value).casefold()) is not None) is not negated
-
-    return match
-
-
-def like_pattern(text: str) -> str:
-    """Return the regular expression of a text with the wildcards ``%``, ``_`` and ``[...]``."""
-    out: list[str] = []
-    for part in re.findall(r"\[\^?[^\]]+\]|.", text, re.DOTALL):
-        if part == "%":
-            out.append(".*")
-        elif part == "_":
-            out.append(".")
-        elif len(part) > 1:
-            inner = part[1:-1].replace("\\", "\\\\").replace("[", "\\[")
-            out.append(f"[{inner}]")
-        else:
-            out.append(re.escape(part))
-    return "".join(out)
-
-
-def _membership(column: Column, values: frozenset[Value], *, keep_others: bool) -> Predicate:
-    name, is_text = column.logical_name, column.type in TEXT_TYPES
-
-    def test(row: Row) -> bool:
-        value = row.get(name)
-        if value is None:
-            return False
-        return ((str(value).casefold() if is_text else value) in values) is not keep_others
-
-    return test
+def _followed(row: Row, facts: TableFacts, lookup: str, asking: Asking) -> Row | None:
+    """Return the row a lookup leads to; one that may name several tables leads to none of the others."""
+    return asking.related(facts, row.get(lookup))

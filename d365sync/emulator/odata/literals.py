@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 import datetime as dt
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from d365sync.core.schema import CHOICE_TYPES, GUID_TYPES, TEXT_TYPES, Column, ColumnType, DateBehavior
 from d365sync.core.values import Value, parse_guid, parse_instant, parse_on
@@ -28,6 +28,7 @@ _EDM = {
     "number": "Edm.Decimal",
     "name": "Edm.Boolean",
 }
+MAX_DIGITS = 400
 KINDS = {"eq": "Equal", "ne": "NotEqual", "gt": "GreaterThan", "ge": "GreaterThanOrEqual", "lt": "LessThan"}
 
 
@@ -64,12 +65,24 @@ def literal_value(column: Column, token: Token, operator: str) -> Value:
         case "string" if wanted == "Edm.String":
             return unquote(token.text)
         case "number" if column.type in _NUMBERS:
-            return int(token.text) if token.text.lstrip("-").isdecimal() else Decimal(token.text)
+            return _number(column, token.text)
         case "name" if wanted == "Edm.Boolean" and token.text in ("true", "false"):
             return token.text == "true"
         case "date" | "datetime":
             return _moment(wanted, token, operator)
     raise incompatible(wanted, _EDM.get(token.kind, token.kind), operator)
+
+
+def _number(column: Column, text: str) -> Value:
+    if len(text) > MAX_DIGITS:
+        raise bad_uri(f"The number '{text[:40]}…' is too long.")
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        raise bad_uri(f"The number '{text}' is too large.") from None
+    if column.type is ColumnType.DOUBLE:
+        return float(number)
+    return int(text) if text.lstrip("-").isdecimal() else number
 
 
 def unquote(text: str) -> str:

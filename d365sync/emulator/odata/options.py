@@ -5,19 +5,21 @@ Pure.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from d365sync.core.schema import ColumnType
-from d365sync.emulator.facts import Catalogue, TableFacts
-from d365sync.emulator.odata.filters import Predicate, parse_filter
-from d365sync.emulator.refuse import Refusal, bad_uri, no_property, not_implemented
+from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.odata.asking import Asking
+from d365sync.emulator.odata.filters import parse_filter
+from d365sync.emulator.odata.predicates import Predicate
+from d365sync.emulator.odata.splitting import name_and_inside, split_outside
+from d365sync.emulator.refuse import bad_uri, no_property, not_implemented
 
-_KNOWN = ("$select", "$filter", "$orderby", "$top", "$count", "$expand", "$skiptoken", "$deltatoken")
-_REFUSED = {"$skip": "Skip Clause is not supported in CRM", "$search": "Search is not supported in CRM"}
-_UNDONE = ("$apply", "$format", "fetchXml", "sql", "savedQuery", "userQuery", "$compute")
-_EXPAND = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\(((?:[^()]|\([^()]*\))*)\))?\s*(?:,|$)")
+OPTIONS = ("$select", "$filter", "$orderby", "$top", "$count", "$expand", "$skiptoken", "$deltatoken")
+REFUSED = {"$skip": "Skip Clause is not supported in CRM", "$search": "Search is not supported in CRM"}
+UNDONE = ("$format", "fetchXml", "sql", "savedQuery", "userQuery", "$compute")
+EXPANDED = ("$select", "$filter", "$orderby", "$top", "$expand")
 MAX_EXPANDS = 15
 
 
@@ -59,7 +61,7 @@ class Options:
     delta_token: str | None = None
 
 
-def parse_options(arguments: Mapping[str, str], facts: TableFacts, catalogue: Catalogue) -> Options:
+def parse_options(arguments: Mapping[str, str], facts: TableFacts, asking: Asking) -> Options:
     """Read decoded query arguments.
 
     Raises:
@@ -68,9 +70,11 @@ def parse_options(arguments: Mapping[str, str], facts: TableFacts, catalogue: Ca
     for name in arguments:
         _check_option(name)
     aliases = {name: value for name, value in arguments.items() if name.startswith("@")}
-    options = _table_options(arguments, facts, aliases)
+    options = _table_options(arguments, facts, aliases, asking)
     if "$expand" in arguments:
-        options = replace(options, expand=_expands(arguments["$expand"], facts, catalogue))
+        options = replace(options, expand=_expands(arguments["$expand"], facts, asking))
+        if sum(1 for _ in every_expand(options)) > MAX_EXPANDS:
+            raise bad_uri("The number of $expand clauses exceeds the limit of 15.")
     return replace(
         options,
         skip_token=arguments.get("$skiptoken"),
@@ -80,21 +84,30 @@ def parse_options(arguments: Mapping[str, str], facts: TableFacts, catalogue: Ca
 
 
 def _check_option(name: str) -> None:
-    if name in _UNDONE:
+    if name in UNDONE:
         raise not_implemented(f"the query option '{name}'")
-    if name in _REFUSED:
-        raise bad_uri(_REFUSED[name])
-    if name.startswith("$") and name not in _KNOWN:
+    if name in REFUSED:
+        raise bad_uri(REFUSED[name])
+    if name.startswith("$") and name not in OPTIONS:
         raise bad_uri(f"The query parameter '{name}' is not supported.")
 
 
-def _table_options(arguments: Mapping[str, str], facts: TableFacts, aliases: Mapping[str, str]) -> Options:
+def every_expand(options: Options) -> Iterable[Expand]:
+    """Yield the expanded properties of a request, nested ones after those they stand in."""
+    for expand in options.expand:
+        yield expand
+        yield from every_expand(expand.options)
+
+
+def _table_options(
+    arguments: Mapping[str, str], facts: TableFacts, aliases: Mapping[str, str], asking: Asking
+) -> Options:
     text = arguments.get("$filter")
     select = arguments.get("$select", "")
     return Options(
         select=_select(select, facts) if select else None,
         selected=select,
-        filter=None if text is None else parse_filter(text, facts, aliases),
+        filter=None if text is None else parse_filter(text, facts, aliases, asking),
         order=_order(arguments.get("$orderby", ""), facts),
         top=_top(arguments.get("$top")),
     )
@@ -142,46 +155,57 @@ def _boolean(text: str) -> bool:
     return text == "true"
 
 
-def _expands(text: str, facts: TableFacts, catalogue: Catalogue) -> tuple[Expand, ...]:
-    found: list[Expand] = []
-    position = 0
-    while position < len(text):
-        match = _EXPAND.match(text, position)
-        if match is None:
-            raise bad_uri(f"Syntax error at position {position} in '{text}'.")
-        found.append(_expand(match[1], match[2] or "", facts, catalogue))
-        position = match.end()
-    if len(found) > MAX_EXPANDS:
+def _expands(text: str, facts: TableFacts, asking: Asking, depth: int = 0) -> tuple[Expand, ...]:
+    if depth > MAX_EXPANDS:
         raise bad_uri("The number of $expand clauses exceeds the limit of 15.")
-    return tuple(found)
+    return tuple(_expand(part, facts, asking, depth) for part in split_outside(text, ","))
 
 
-def _expand(name: str, inside: str, facts: TableFacts, catalogue: Catalogue) -> Expand:
+def _expand(part: str, facts: TableFacts, asking: Asking, depth: int) -> Expand:
+    name, inside = name_and_inside(part)
+    if name.endswith(("/$ref", "/$count")):
+        raise not_implemented(f"'{name}' in $expand")
     if name in facts.navigation:
         lookup, targets = facts.navigation[name]
-        if len(targets) != 1 or targets[0] not in catalogue.tables:
+        if len(targets) != 1 or targets[0] not in asking.catalogue.tables:
             raise not_implemented(f"$expand of '{name}', which may point to several tables,")
         table, single = targets[0], True
     elif name in facts.collections:
         (table, lookup), single = facts.collections[name], False
     else:
         raise no_property(name, facts.name)
-    return Expand(name, table, lookup, single, _inner_options(inside, catalogue.tables[table]))
+    arguments = _inner_arguments(inside or "")
+    other = asking.catalogue.tables[table]
+    options = _table_options(arguments, other, {}, asking)
+    if "$expand" in arguments:
+        options = replace(options, expand=_expands(arguments["$expand"], other, asking, depth + 1))
+    _check_shape(name, options, arguments, single=single, nested=depth > 0 or "$expand" in arguments)
+    return Expand(name, table, lookup, single, options)
 
 
-def _inner_options(text: str, facts: TableFacts) -> Options:
+def _inner_arguments(text: str) -> dict[str, str]:
     arguments: dict[str, str] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(";"))):
+    for part in split_outside(text, ";"):
         name, mark, value = part.partition("=")
         if not mark:
             raise bad_uri(f"Syntax error in $expand: '{part}'.")
-        if name not in ("$select", "$filter"):
-            raise _inner_refusal(name)
+        if name not in EXPANDED:
+            raise bad_uri(f"Only $select and $filter clause can be provided while doing $expand, not '{name}'.")
+        if name in arguments:
+            raise bad_uri(f"Query option '{name}' was specified more than once, but it must be specified at most once.")
         arguments[name] = value
-    return _table_options(arguments, facts, {})
+    return arguments
 
 
-def _inner_refusal(name: str) -> Refusal:
-    if name in ("$top", "$orderby", "$expand"):
-        return not_implemented(f"the option '{name}' inside $expand")
-    return bad_uri(f"Only $select and $filter clause can be provided while doing $expand, not '{name}'.")
+def _check_shape(name: str, options: Options, arguments: Mapping[str, str], *, single: bool, nested: bool) -> None:
+    """Refuse order and top where they have no meaning or the platform has none for them.
+
+    Source: Expand collections (nested expands know neither). Assumed: nor do lookups.
+    """
+    if options.top is None and not options.order:
+        return
+    if nested:
+        raise bad_uri("Only $select and $filter clause can be provided while doing $expand on nested properties.")
+    if single:
+        given = next(option for option in ("$orderby", "$top") if option in arguments)
+        raise bad_uri(f"The query option '{given}' cannot be applied to the single-valued property '{name}'.")

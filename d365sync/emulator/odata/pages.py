@@ -1,8 +1,7 @@
 """Answers a query one page at a time.
 
 Without ``$orderby`` rows come by primary key. There is no snapshot: a row changed between pages may be skipped or
-repeated, as on the platform. Source: Page results using OData; Order rows. Assumed: nulls sort first, text
-sorts without case, choices by value, lookups by id.
+repeated, as on the platform. Source: Page results using OData.
 
 Pure.
 """
@@ -14,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
-from typing import Any
 
 from d365sync.core.schema import CHOICE_TYPES, Column, ColumnType
 from d365sync.core.values import Row, Value, parse_guid
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.odata.cookie import Cookie, read_cookie, write_cookie
 from d365sync.emulator.odata.options import Options, Order
+from d365sync.emulator.odata.ordering import ordered, sort_key
 from d365sync.emulator.odata.prefer import Preferences
 from d365sync.emulator.refuse import bad_uri
 from d365sync.emulator.store import Store
@@ -98,9 +97,7 @@ def _keyed_after(store: Store, facts: TableFacts, options: Options, cookie: Cook
 
 
 def _ordered_after(store: Store, facts: TableFacts, options: Options, cookie: Cookie | None) -> Iterator[Row]:
-    rows = list(_matching(store, facts, options))
-    for order in reversed(options.order):
-        rows.sort(key=lambda row, name=order.column: sort_key(row.get(name)), reverse=order.descending)  # type: ignore[misc]
+    rows = ordered(list(_matching(store, facts, options)), options.order)
     if cookie is None:
         return iter(rows)
     deciding, key_descends = _deciding(options.order, facts.key)
@@ -123,15 +120,6 @@ def _deciding(order: Sequence[Order], key: str) -> tuple[list[Order], bool]:
             return list(deciding.values()), term.descending
         deciding.setdefault(term.column, term)
     return list(deciding.values()), False
-
-
-def sort_key(value: Value) -> tuple[Any, ...]:
-    """Return what a value is sorted by."""
-    if value is None:
-        return (0,)
-    if isinstance(value, str):
-        return (1, value.casefold())
-    return (1, sorted(value)) if isinstance(value, frozenset) else (1, value)
 
 
 def _is_after(row: Row, edge: Iterable[tuple[Order, Value]]) -> bool:

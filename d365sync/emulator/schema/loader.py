@@ -87,7 +87,7 @@ def build_catalogue(additions: Mapping[str, TableSpec], tracking: Mapping[str, b
             raise SchemaError(f"there is no table '{name}' whose change tracking could be set", table=name)
     for name in additions:
         _check_targets(name, specs)
-    return Catalogue.of(_table_facts(name, spec, tracking.get(name)) for name, spec in specs.items())
+    return Catalogue.of(table_facts(name, spec, tracking.get(name)) for name, spec in specs.items())
 
 
 def _merged(name: str, shipped: TableSpec | None, added: TableSpec) -> TableSpec:
@@ -107,7 +107,12 @@ def _check_targets(name: str, specs: Mapping[str, TableSpec]) -> None:
                 raise SchemaError(f"schema.json: {name}.{column} points to '{target}', which is no table", table=name)
 
 
-def _table_facts(name: str, spec: TableSpec, tracking: bool | None) -> TableFacts:
+def table_facts(name: str, spec: TableSpec, tracking: bool | None) -> TableFacts:
+    """Return a table as written down, with the columns every table has.
+
+    Raises:
+        SchemaError: it has no key, or names a column type or column that is not there.
+    """
     ownership = Ownership(spec.ownership or ("user" if "ownerid" in spec.columns else "org"))
     if spec.primary_key is None:
         raise SchemaError(f"schema.json: table '{name}' needs a primary_key", table=name)
@@ -200,6 +205,15 @@ def _date_format(kind: ColumnKind, spec: ColumnSpec) -> str | None:
     if kind.type is not ColumnType.DATETIME:
         return None
     return spec.format or ("DateOnly" if kind.behavior == "DateOnly" else "DateAndTime")
+
+
+def column_with_companions(table: str, name: str, spec: ColumnSpec, key: str) -> list[ColumnFacts]:
+    """Return a column as written down, and its ``_base`` amount if it is money.
+
+    Raises:
+        SchemaError: there is no such column type.
+    """
+    return list(_with_base(_column_facts(table, name, spec, key)))
 
 
 def _with_base(facts: ColumnFacts) -> Iterable[ColumnFacts]:

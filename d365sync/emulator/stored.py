@@ -1,0 +1,30 @@
+"""The store's rows as the FetchXML evaluator takes them: by table, each in key order.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from d365sync.core.values import Row
+from d365sync.emulator.store import Store
+
+
+class StoredTables(Mapping[str, Sequence[Row]]):
+    """The store's rows by table, each in key order: what a query without an order goes by."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getitem__(self, table: str) -> Sequence[Row]:
+        if table not in self._store.catalogue.tables:
+            raise KeyError(table)
+        rows = self._store.rows(table)
+        return [rows[row_id] for row_id in self._store.ordered_ids(table)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._store.catalogue.tables)
+
+    def __len__(self) -> int:
+        return len(self._store.catalogue.tables)
