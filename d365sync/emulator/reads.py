@@ -21,8 +21,10 @@ from d365sync.emulator.odata.pages import COUNT_CAP, Page, count_rows, query_pag
 from d365sync.emulator.odata.predicates import both
 from d365sync.emulator.odata.tracking import check_tracking, delta_page, tracked_page
 from d365sync.emulator.refuse import bad_uri, missing_row, not_implemented
+from d365sync.emulator.sql import answer_sql
 from d365sync.emulator.stored import StoredTables
 
+SQL = "sql"
 APPLY = "$apply"
 TOTAL = "Microsoft.Dynamics.CRM.totalrecordcount"
 LIMIT_EXCEEDED = "Microsoft.Dynamics.CRM.totalrecordcountlimitexceeded"
@@ -30,11 +32,16 @@ METADATA_VERSION = "Microsoft.Dynamics.CRM.globalmetadataversion"
 
 
 def read_collection(call: Call, facts: TableFacts) -> Response:
-    """Answer ``GET set``: a page of rows, of a tracked load, of changes, or of a FetchXML query."""
+    """Answer ``GET set``: a page of rows, of a tracked load, of changes, or of a FetchXML or SQL query."""
     call.need("Read", facts)
     if PARAMETER in call.arguments:
         document, total = answer_fetch(call, facts)
         return json_response({**document, **_totals(call, Page((), count=total)), "value": document["value"]})
+    if SQL in call.arguments:
+        selected, token = answer_sql(call, facts)
+        if token is not None:
+            selected["@odata.nextLink"] = _link(call, facts, "$skiptoken", token)
+        return json_response(selected)
     if APPLY in call.arguments:
         return _apply(call, facts)
     delta = "$deltatoken" in call.arguments
