@@ -32,6 +32,8 @@ def check_values(facts: TableFacts, changes: Changes) -> None:
 def settle_status(facts: TableFacts, old: Row | None, changes: Changes) -> Changes:
     """Return state and status as the write leaves them: a state alone brings its default status.
 
+    Assumed: null for either of them means that it is left as it is.
+
     Raises:
         Refusal: 0x80048408, the status does not belong to the state.
     """
@@ -39,10 +41,12 @@ def settle_status(facts: TableFacts, old: Row | None, changes: Changes) -> Chang
     if status is None or not changes.keys() & {"statecode", "statuscode"}:
         return {}
     before = old or facts.defaults
-    state = changes.get("statecode", before.get("statecode"))
-    if "statuscode" not in changes:
-        return {"statecode": state, "statuscode": default_status(facts, state)}
-    chosen = changes["statuscode"]
+    given = {name: value for name, value in changes.items() if value is not None}
+    state = given.get("statecode", before.get("statecode"))
+    if "statuscode" not in given:
+        moved = "statecode" in given or before.get("statuscode") is None
+        return {"statecode": state, "statuscode": default_status(facts, state) if moved else before["statuscode"]}
+    chosen = given["statuscode"]
     if status.states and status.states.get(int(str(chosen))) != state:
         raise Refusal(400, BAD_STATUS, f"{chosen} is not a valid status code for state code {state} on {facts.name}.")
     return {"statecode": state, "statuscode": chosen}

@@ -219,3 +219,17 @@ def test_a_method_an_address_has_not_is_refused(org: Org, method: str, path: str
 def test_a_body_that_is_no_object_is_refused(org: Org) -> None:
     response = org.session.patch(ROOT + deal(1), data=b'[{"name": "x"}', headers={"Content-Type": "application/json"})
     assert code(response) == (400, "0x80040203")
+
+
+def test_a_status_that_is_null_is_left_as_it_is() -> None:
+    org = Org()
+    made = org.post(
+        "accounts", {"name": "x", "statuscode": None, "statecode": None}, {"Prefer": "return=representation"}
+    )
+    row = made.json()
+    assert (row["statecode"], row["statuscode"]) == (0, 1)
+    address = f"accounts({row['accountid']})"
+    assert org.patch(address, {"statecode": 1, "statuscode": None}).status_code == 204
+    assert org.patch(address, {"statuscode": None}).status_code == 204
+    again = org.get(address)
+    assert (again["statecode"], again["statuscode"]) == (1, 2)

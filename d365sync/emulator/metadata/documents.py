@@ -87,6 +87,7 @@ def table_document(facts: TableFacts) -> Document:
         "LogicalCollectionName": table.entity_set_name,
         "PrimaryIdAttribute": table.primary_id,
         "PrimaryNameAttribute": table.primary_name,
+        "PrimaryImageAttribute": None,
         "ObjectTypeCode": table.object_type_code or 10_000,
         "OwnershipType": _OWNERSHIP.get(facts.ownership, "None"),
         "IsActivity": table.primary_id == "activityid" and facts.name != "activitypointer",
@@ -118,6 +119,8 @@ def relationship_documents(tables: Iterable[TableFacts], known: Mapping[str, Tab
 
 
 def _relationship_document(facts: TableFacts, column: ColumnFacts, target: TableFacts, navigation: str) -> Document:
+    there = [one for one, other in target.collections.items() if other == (facts.name, column.name)]
+    collection = there[0] if there else f"{target.name}_{facts.name}_{column.name}"
     hierarchical = target.name == facts.name and column.name == facts.table.hierarchy_parent
     return {
         "MetadataId": metadata_id("relationship", facts.name, column.name, target.name),
@@ -129,6 +132,7 @@ def _relationship_document(facts: TableFacts, column: ColumnFacts, target: Table
         "ReferencingEntity": facts.name,
         "ReferencingAttribute": column.name,
         "ReferencingEntityNavigationPropertyName": navigation,
+        "ReferencedEntityNavigationPropertyName": collection,
         "IsCustomRelationship": "_" in column.name,
         "IsHierarchical": hierarchical,
     }
