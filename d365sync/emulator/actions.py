@@ -22,7 +22,7 @@ from d365sync.emulator.wire import WireError, read_value
 
 WON, LOST = 1, 2
 CLOSING = {"WinOpportunity": WON, "LoseOpportunity": LOST}
-_ELSEWHERE = ("CloseIncident", "CreateMultiple", "UpdateMultiple", "UpsertMultiple", "BulkDelete", "WinQuote")
+ELSEWHERE = ("CloseIncident", "CreateMultiple", "UpdateMultiple", "UpsertMultiple", "BulkDelete", "WinQuote")
 
 
 def unbound_action(call: Call, name: str) -> Response:
@@ -33,7 +33,7 @@ def unbound_action(call: Call, name: str) -> Response:
     """
     if name in CLOSING:
         return _close_opportunity(call, name)
-    if name in _ELSEWHERE:
+    if name in ELSEWHERE:
         raise not_implemented(f"the action '{name}'")
     raise no_segment(name)
 

@@ -26,7 +26,7 @@ from d365sync.emulator.writes import create_row, delete_row, update_row
 Segment = tuple[str, str | None]
 
 _SEGMENT = re.compile(r"([^/()']+)(?:\(((?:'[^']*'|[^()'])*)\))?(?:/|$)")
-_UNDONE = ("GlobalOptionSetDefinitions",)
+UNDONE = ("GlobalOptionSetDefinitions",)
 _BOUND = "Microsoft.Dynamics.CRM."
 
 
@@ -52,7 +52,7 @@ def route(call: Call, path: str) -> Response:
 
 def _named(call: Call, name: str, key: str | None, rest: list[Segment]) -> Response | None:
     """Answer what is no table, None when the name is none of those."""
-    if name in _UNDONE:
+    if name in UNDONE:
         raise not_implemented(f"'{name}'")
     if name == "EntityDefinitions":
         return _definitions(call, key, rest)

@@ -18,6 +18,7 @@ from d365sync.core.goals.parity import Kind
 from d365sync.core.goals.probe import QUESTIONS
 from d365sync.emulator import EmulatorSettings
 from d365sync.emulator.faults import EFFECTS
+from d365sync.emulator.support import support_document
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -78,6 +79,11 @@ def test_the_readme_names_every_exit_code() -> None:
 def test_the_emulators_faults_are_documented() -> None:
     text = (ROOT / "docs" / "emulator.md").read_text(encoding="utf-8")
     assert [effect for effect in EFFECTS if f"`{effect}`" not in text] == []
+
+
+def test_what_the_emulator_supports_is_written_down_as_it_is() -> None:
+    text = (ROOT / "docs" / "emulator-support.md").read_text(encoding="utf-8")
+    assert text == support_document(), "run `make docs`"
 
 
 ASSUMPTIONS = (ROOT / "docs" / "assumptions.md").read_text(encoding="utf-8")

@@ -198,3 +198,9 @@ def test_version_and_organization(org: Org) -> None:
     detail = org.get(f"RetrieveCurrentOrganization(AccessType=@p1)?@p1={access}")["Detail"]
     assert detail["OrganizationId"] == org.get("WhoAmI")["OrganizationId"]
     assert org.call("GET", "RetrieveCurrentOrganization()").status_code == 400
+
+
+def test_the_reading_of_ne_is_that_of_fetchxml() -> None:
+    query = "opportunities?$select=name&$filter=estimatedvalue ne 10"
+    assert Org().names(query) == ["Alpha", "Gamma", "alpha two", "50% off"]
+    assert Org(fetch_readings={"ne_keeps_null": False}).names(query) == ["alpha two"]

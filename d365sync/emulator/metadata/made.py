@@ -31,7 +31,7 @@ Built = TypeVar("Built")
 
 _KIND = re.compile(r"#?Microsoft\.Dynamics\.CRM\.(?:Complex)?(\w+?)AttributeMetadata")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{1,7}_\w{1,80}")
-_TYPES = {
+MADE = {
     "String": "string",
     "Memo": "memo",
     "Integer": "integer",
@@ -165,8 +165,8 @@ def _column(body: Mapping[str, Any]) -> ColumnSpec:
         behavior = body.get("DateTimeBehavior")
         value = behavior.get("Value", "UserLocal") if isinstance(behavior, dict) else "UserLocal"
         type_text = f"datetime:{str(value).lower()}"
-    elif kind in _TYPES:
-        type_text = _TYPES[kind]
+    elif kind in MADE:
+        type_text = MADE[kind]
         options = _options(body) if kind in ("Picklist", "Boolean") else {}
     else:
         raise not_implemented(f"a column of type '{kind}'")

@@ -30,9 +30,9 @@ _KEY = re.compile(r"(?:LogicalName=)?'([\w]+)'")
 _EXPANDED = re.compile(r"(\w+)(?:\(\$select=([\w,\s]*)\))?(?:,|$)")
 _OPTIONED = ("Picklist", "MultiSelectPicklist", "State", "Status", "Boolean")
 _PLAIN = ("UniqueIdentifier", "String", "Memo", "Integer", "BigInt", "Decimal", "Double", "Money", "DateTime")
-_KINDS = frozenset(f"{name}AttributeMetadata" for name in (*_PLAIN, "Lookup", "EntityName", *_OPTIONED))
-_RELATIONSHIPS = ("OneToManyRelationships", "ManyToOneRelationships", "ManyToManyRelationships")
-_KNOWN = ("$select", "$filter", "$expand")
+KINDS = frozenset(f"{name}AttributeMetadata" for name in (*_PLAIN, "Lookup", "EntityName", *_OPTIONED))
+RELATIONSHIPS = ("OneToManyRelationships", "ManyToOneRelationships", "ManyToManyRelationships")
+KNOWN = ("$select", "$filter", "$expand")
 
 
 def read_definitions(call: Call, key: str | None, rest: Sequence[tuple[str, str | None]]) -> Response:
@@ -42,7 +42,7 @@ def read_definitions(call: Call, key: str | None, rest: Sequence[tuple[str, str 
     """
     call.need_privilege("prvReadEntity", "entity")
     for name in call.arguments:
-        if name.startswith("$") and name not in _KNOWN:
+        if name.startswith("$") and name not in KNOWN:
             raise not_implemented(f"the query option '{name}' on definitions")
     if key is None:
         return _list_tables(call)
@@ -50,7 +50,7 @@ def read_definitions(call: Call, key: str | None, rest: Sequence[tuple[str, str 
     if not rest:
         document = _shaped_table(call, facts)
         return json_response({"@odata.context": f"{call.root}$metadata#EntityDefinitions/$entity", **document})
-    if rest[0][0] in _RELATIONSHIPS and len(rest) == 1 and rest[0][1] is None:
+    if rest[0][0] in RELATIONSHIPS and len(rest) == 1 and rest[0][1] is None:
         return _list_relationships(call, facts, rest[0][0])
     if rest == [("Keys", None)]:
         return json_response(
@@ -87,7 +87,7 @@ def _shaped_table(call: Call, facts: TableFacts) -> Document:
     document = table_document(facts)
     shaped = _selected(document, call.arguments.get("$select"), document.keys(), "EntityMetadata")
     for name, select in _expanded(call.arguments.get("$expand", "")):
-        if name in _RELATIONSHIPS:
+        if name in RELATIONSHIPS:
             shaped[name] = [_related(one, select) for one in _relationships(call, facts, name)]
         elif name == "Attributes":
             shaped["Attributes"] = [_uncast(one, select) for one in column_documents(facts)]
@@ -166,7 +166,7 @@ def _read_columns(call: Call, facts: TableFacts, key: str | None, cast: str | No
 
 
 def _of_kind(documents: Iterable[Document], kind: str) -> list[Document]:
-    if kind not in _KINDS:
+    if kind not in KINDS:
         raise bad_uri(f"The type '{_PREFIX}{kind}' is not derived from 'Microsoft.Dynamics.CRM.AttributeMetadata'.")
     return [one for one in documents if one["@odata.type"] == f"#{_PREFIX}{kind}"]
 

@@ -35,6 +35,11 @@ class Asking:
         """The caller's zone, teams and calendar, as FetchXML means them."""
         return caller_context(self.store, self._user_id, self.store.clock.now())
 
+    @property
+    def ne_keeps_null(self) -> bool:
+        """Whether ``ne`` keeps empty columns: the reading of FetchXML, which holds for filters too."""
+        return bool(self.store.settings.fetch_readings.get("ne_keeps_null", True))
+
     def table(self, name: str) -> TableFacts:
         """Return a related table the query is about to look at.
 

@@ -122,7 +122,8 @@ class _Parser:
             if "/" in self._own(left.text) + self._own(right.text):
                 raise not_implemented(f"the comparison of '{left.text}' with '{right.text}', a column of another row,")
             return compare_two(operand, chosen, other)
-        return compare(operand, chosen, literal_value(operand.column, right, word))
+        wanted = literal_value(operand.column, right, word)
+        return compare(operand, chosen, wanted, ne_keeps_null=self.asking.ne_keeps_null)
 
     def _call(self, negated: bool, depth: int) -> Predicate:
         name = self._next().text

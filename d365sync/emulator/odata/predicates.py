@@ -62,9 +62,9 @@ def null_test(operand: Operand, word: str) -> Predicate:
     return lambda _row: False
 
 
-def compare(operand: Operand, word: str, wanted: Value) -> Predicate:
+def compare(operand: Operand, word: str, wanted: Value, *, ne_keeps_null: bool) -> Predicate:
     """Return the comparison with a literal."""
-    read, test, keeps_null = operand.read, OPERATORS[word], word == "ne"
+    read, test, keeps_null = operand.read, OPERATORS[word], word == "ne" and ne_keeps_null
     if operand.column.type in TEXT_TYPES:
         folded = _folded(str(wanted))
         return lambda row: keeps_null if (value := read(row)) is None else test(_folded(str(value)), folded)

@@ -1,0 +1,114 @@
+"""What the emulator supports and what it refuses, as a document made of its own tables: ``docs/emulator-support.md``.
+
+Pure; run as a program it prints the document.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from d365sync.core.fetchxml.operators import OPERATORS as FETCH_OPERATORS
+from d365sync.emulator.actions import CLOSING, ELSEWHERE
+from d365sync.emulator.functions import FUNCTIONS
+from d365sync.emulator.metadata.made import MADE
+from d365sync.emulator.metadata.reads import KINDS, KNOWN, RELATIONSHIPS
+from d365sync.emulator.odata.apply import DECIMALS, METHODS, TRANSFORMATIONS
+from d365sync.emulator.odata.filters import QUANTIFIERS
+from d365sync.emulator.odata.functions import QUERY_FUNCTIONS, Takes
+from d365sync.emulator.odata.options import EXPANDED, MAX_EXPANDS, OPTIONS, REFUSED, UNDONE
+from d365sync.emulator.odata.predicates import OPERATORS, TEXT_FUNCTIONS
+from d365sync.emulator.routes import UNDONE as UNDONE_ADDRESSES
+from d365sync.emulator.schema.loader import build_catalogue
+from d365sync.emulator.sql import COMPARISONS
+
+_HEAD = """\
+# What the emulator supports
+
+Written by `make docs` from the emulator's own tables; what is not named here is refused: with the platform's error
+where it has one, otherwise with HTTP 501 and its name. How to use it: [the emulator](emulator.md).
+"""
+
+
+def support_document() -> str:
+    """Return the document."""
+    return "\n".join([_HEAD, *_queries(), *_functions(), *_operations(), *_definitions(), *_tables()])
+
+
+def _queries() -> list[str]:
+    inner_refused = sorted(set(OPTIONS) - set(EXPANDED) - {"$skiptoken", "$deltatoken"})
+    left_out = set(UNDONE) - {"fetchXml", "sql"}
+    return [
+        "## Queries\n",
+        _bullet("Options:", _code([*OPTIONS, "$apply", "fetchXml", "sql"]), "and parameter aliases (`@name`)."),
+        _bullet("Refused as the platform does:", _code(REFUSED) + ".", "Not implemented:", _code(left_out) + "."),
+        _bullet("`$filter`:", _code(OPERATORS) + ", `and`, `or`, `not`, brackets;", _code(TEXT_FUNCTIONS), "with the"),
+        _more("wildcards `%`, `_`, `[]`;", _code(QUANTIFIERS), "over collections of the row; columns of rows that"),
+        _more("lookups lead to; a column with another of the same row; the query functions below."),
+        _bullet(f"`$expand` of lookups and collections, nested, at most {MAX_EXPANDS}, with", _code(EXPANDED) + ";"),
+        _more("`$orderby` and `$top` only for collections that are not nested. Refused:", _code(inner_refused) + "."),
+        _bullet("`$apply`:", _code(TRANSFORMATIONS) + ", aggregates", _code(METHODS), "and `$count`;"),
+        _more(f"amounts have {DECIMALS} decimals."),
+        _bullet(f"`fetchXml`: the whole language, {len(FETCH_OPERATORS)} operators."),
+        _bullet("`sql`: one table, `SELECT [TOP n]` columns `WHERE` … `ORDER BY`, with", _code(COMPARISONS) + ","),
+        _more("`LIKE`, `IN`, `BETWEEN`, `IS NULL`, `AND`, `OR`, `NOT`.\n"),
+    ]
+
+
+def _functions() -> list[str]:
+    lines = [
+        "## Query functions\n",
+        "| function | parameters besides `PropertyName` | FetchXML operator |",
+        "|---|---|---|",
+    ]
+    for one in sorted(QUERY_FUNCTIONS.values(), key=lambda function: function.name):
+        shown = "" if one.takes is Takes.NOTHING else _code(one.takes.value)
+        lines.append(f"| `{one.name}` | {shown} | `{one.operator}` |")
+    return [*lines, ""]
+
+
+def _operations() -> list[str]:
+    return [
+        "## Functions and actions\n",
+        f"- Functions: {_code(FUNCTIONS)}.",
+        f"- Actions: {_code([*CLOSING, 'Recalculate', 'CreateEntities', '$batch'])}.",
+        f"- Not implemented: {_code(ELSEWHERE)}.\n",
+    ]
+
+
+def _definitions() -> list[str]:
+    casts = sorted(one.removesuffix("AttributeMetadata") for one in KINDS)
+    made = sorted([*MADE, "Decimal", "DateTime"])
+    return [
+        "## Definitions\n",
+        _bullet("`$metadata` (`?annotations=true`), `EntityDefinitions` with `Attributes`, `Keys`,"),
+        _more(_code(RELATIONSHIPS) + ", `RelationshipDefinitions`; options", _code(KNOWN) + ";"),
+        _more("filters are `eq` and `ne` joined by `and` and `or`."),
+        _bullet("Casts of `Attributes` to `…AttributeMetadata`:", _code(casts) + "."),
+        _bullet("Tables and columns can be made and removed (`--state` does not keep them); types", _code(made) + "."),
+        _bullet("Not implemented:", _code(UNDONE_ADDRESSES) + ".\n"),
+    ]
+
+
+def _tables() -> list[str]:
+    lines = ["## Tables\n", "| entity set | change tracking | columns |", "|---|---|---|"]
+    for name, facts in sorted(build_catalogue({}, {}).sets.items()):
+        lines.append(f"| `{name}` | {'yes' if facts.table.change_tracking else 'no'} | {len(facts.columns)} |")
+    return [*lines, ""]
+
+
+def _bullet(*parts: str) -> str:
+    return "- " + " ".join(parts)
+
+
+def _more(*parts: str) -> str:
+    return "  " + " ".join(parts)
+
+
+def _code(names: Iterable[str]) -> str:
+    ordered = sorted(names) if isinstance(names, set | frozenset) else list(names)
+    return ", ".join(f"`{name}`" for name in ordered)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(support_document())
