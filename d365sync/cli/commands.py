@@ -32,6 +32,14 @@ COMMANDS = {
         "d365sync.cli.sync:plan",
         "Show what a sync would write: goal, column, native value, ours, difference, why.",
     ),
+    "apply": (
+        "d365sync.cli.undo:apply",
+        "Apply a plan saved by `plan --output`; refuses (exit code 4) if any goal of it changed since.",
+    ),
+    "undo": (
+        "d365sync.cli.undo:undo",
+        "Put back what a run wrote, where nobody has changed it since.",
+    ),
     "status": ("d365sync.cli.status:status", "Show the last cycles, how fresh each table is, and what is wrong."),
     "explain": (
         "d365sync.cli.explain:explain",

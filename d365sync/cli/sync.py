@@ -16,8 +16,10 @@ from d365sync.core.problems import Severity
 from d365sync.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from d365sync.cli.context import Settings
-    from d365sync.core.goals.writes import WritePlan
+    from d365sync.core.goals.writes import Skip, WritePlan
     from d365sync.dataverse.usage import Traffic
     from d365sync.sync.cycle import CycleResult
 
@@ -86,16 +88,21 @@ def plan_document(result: CycleResult) -> dict[str, object]:
     """Return the plan of a cycle as a document."""
     return {
         "run": result.run_id,
-        "goals": _goals(result.plan),
-        "left_alone": [
-            {"goal": s.goal_id, "title": s.title, "reason": s.reason, "message": s.message} for s in result.plan.skips
-        ],
+        "organization": result.snapshot.book.organization.id,
+        "goals": goal_documents(result.plan),
+        "left_alone": skip_documents(result.plan.skips),
         "unchanged": result.plan.unchanged,
         "problems": result.rollup.problems,
     }
 
 
-def _goals(plan: WritePlan) -> list[dict[str, object]]:
+def skip_documents(skips: Iterable[Skip]) -> list[dict[str, object]]:
+    """Return goals left alone as documents."""
+    return [{"goal": s.goal_id, "title": s.title, "reason": s.reason, "message": s.message} for s in skips]
+
+
+def goal_documents(plan: WritePlan) -> list[dict[str, object]]:
+    """Return the writes of a plan as documents."""
     return [
         {
             "goal": write.goal_id,

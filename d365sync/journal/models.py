@@ -57,3 +57,13 @@ class WriteRow(JournalModel, table=True):
     done_at: str | None = None
     outcome: str
     message: str = Field(default="", sa_column=Column(Text, nullable=False))
+
+
+class OwnerRow(JournalModel, table=True):
+    """The one row that says which organization the journal belongs to."""
+
+    __tablename__ = "journal_owner"
+
+    id: int = Field(default=1, primary_key=True)
+    url: str
+    organization_id: str

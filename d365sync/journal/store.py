@@ -13,19 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Engine, RowMapping, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
 
 from d365sync.core.goals.goal import VALUE_COLUMNS
+from d365sync.core.goals.putback import WrittenGoal
 from d365sync.core.goals.writes import SENT, as_stored
 from d365sync.core.values import format_instant, parse_instant, plain
 from d365sync.database import open_engine, transaction
 from d365sync.errors import JournalError
-from d365sync.journal.models import FORMAT, JournalFormat, JournalModel, RunRow, WriteRow
+from d365sync.journal.models import FORMAT, JournalFormat, JournalModel, OwnerRow, RunRow, WriteRow
 
-MODELS = (JournalFormat, RunRow, WriteRow)
-FORMATS, RUNS, WRITES = (JournalModel.metadata.tables[str(model.__tablename__)] for model in MODELS)
+MODELS = (JournalFormat, RunRow, WriteRow, OwnerRow)
+FORMATS, RUNS, WRITES, OWNERS = (JournalModel.metadata.tables[str(model.__tablename__)] for model in MODELS)
 
 HINT = "restore the journal from a backup; without it d365sync cannot tell its own overrides from a person's"
 Number: TypeAlias = Decimal | int
@@ -114,6 +115,18 @@ class Journal:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    def owner(self) -> tuple[str, str] | None:
+        """Return address and id of the organization it belongs to, None when it has none yet."""
+        with self._transaction() as connection:
+            row = connection.execute(select(OWNERS.c.url, OWNERS.c.organization_id)).one_or_none()
+        return None if row is None else (str(row[0]), str(row[1]))
+
+    def belong_to(self, url: str, organization_id: str) -> None:
+        """Note the organization it belongs to."""
+        with self._transaction() as connection:
+            connection.execute(delete(OWNERS))
+            connection.execute(insert(OWNERS).values(id=1, url=url, organization_id=organization_id))
 
     def start_run(self, command: str, mode: str, now: dt.datetime) -> str:
         """Note that a cycle begins; return its id, which sorts by time: ``20261120T090000Z-5f0c21ab``."""
@@ -212,6 +225,29 @@ class Journal:
         with self._transaction() as connection:
             return [_run(row) for row in connection.execute(statement).mappings()]
 
+    def run(self, run_id: str) -> Run | None:
+        """Return a run, None when the journal does not know it."""
+        with self._transaction() as connection:
+            row = connection.execute(select(RUNS).where(RUNS.c.id == run_id)).mappings().one_or_none()
+        return None if row is None else _run(row)
+
+    def written_by(self, run_id: str) -> Sequence[WrittenGoal]:
+        """Return what a run wrote, or may have written, goal by goal."""
+        known = WRITES.c.outcome.in_([one.value for one in MAYBE_DONE])
+        mine = select(WRITES).where(WRITES.c.run_id == run_id, known).order_by(WRITES.c.id)
+        later = (
+            select(WRITES.c.goal_id, WRITES.c.id, WRITES.c.run_id)
+            .where(WRITES.c.run_id != run_id, known)
+            .order_by(WRITES.c.id)
+        )
+        with self._transaction() as connection:
+            rows = [dict(row) for row in connection.execute(mine).mappings()]
+            others = [(str(goal), int(number), str(run)) for goal, number, run in connection.execute(later)]
+        last = {row["goal_id"]: row for row in rows}
+        first = {row["goal_id"]: row for row in reversed(rows)}
+        after = {goal: run for goal, number, run in others if goal in last and number > int(last[goal]["id"])}
+        return [_written_goal(first[goal], row, after.get(goal)) for goal, row in last.items()]
+
     def counts_since(self, instant: dt.datetime) -> Sequence[Mapping[str, int]]:
         """Return the counts of the cycles that began at or after an instant."""
         statement = select(RUNS.c.counts).where(RUNS.c.started_at >= format_instant(instant))
@@ -242,6 +278,19 @@ def _insert(connection: Connection, run_id: str, write: Intent, now: dt.datetime
     if key is None:
         raise JournalError("the journal gave no number to a write", hint=HINT)
     return int(key[0])
+
+
+def _written_goal(first: Mapping[str, Any], last: Mapping[str, Any], later: str | None) -> WrittenGoal:
+    done = last["outcome"] == WriteOutcome.DONE
+    return WrittenGoal(
+        goal_id=str(last["goal_id"]),
+        title=str(last["title"]),
+        before=_load(first["before"]),
+        after=_load(last["after"]),
+        etag=last["etag_after"],
+        sure=done,
+        later=later,
+    )
 
 
 def _run(row: RowMapping) -> Run:

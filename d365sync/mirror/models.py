@@ -67,6 +67,15 @@ class Layout(MirrorModel, table=True):
     version: int = Field(primary_key=True)
 
 
+class Owner(MirrorModel, table=True):
+    """The one row that says which organization a mirror belongs to."""
+
+    __tablename__ = "_owner"
+
+    organization_id: str = Field(primary_key=True)
+    url: str
+
+
 class DoublePair(MirrorModel, table=True):
     """What two goals were found to share in one column; valid while ``definition`` is the same.
 

@@ -106,6 +106,19 @@ class Mirror:
         """Close every connection."""
         self._engine.dispose()
 
+    def owner(self) -> tuple[str, str] | None:
+        """Return address and id of the organization it belongs to, None when it has none yet."""
+        with self._transaction() as connection:
+            row = connection.execute(text("SELECT url, organization_id FROM _owner")).one_or_none()
+        return None if row is None else (str(row[0]), str(row[1]))
+
+    def belong_to(self, url: str, organization_id: str) -> None:
+        """Note the organization it belongs to."""
+        with self._transaction() as connection:
+            connection.exec_driver_sql("DELETE FROM _owner")
+            values = {"url": url, "id": organization_id}
+            connection.execute(text("INSERT INTO _owner (url, organization_id) VALUES (:url, :id)"), values)
+
     # -- shape ---------------------------------------------------------------------------------------------------
 
     def ensure(self, table: MirrorTable) -> bool:

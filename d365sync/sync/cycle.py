@@ -43,8 +43,9 @@ from d365sync.sync.collecting import uncollected
 from d365sync.sync.cuts import columns_read
 from d365sync.sync.definitions import definitions, labelled, oldest_definition
 from d365sync.sync.doubles import begin_watch, watched_doubles
+from d365sync.sync.identity import Owned, check_organization, claim
 from d365sync.sync.pull import FORBIDDEN, UNKNOWN_COLUMN, Puller, TablePull, Watcher, Way, mirror_table
-from d365sync.sync.push import Pushed, Pusher
+from d365sync.sync.push import Pushed, Pusher, planning_again
 from d365sync.sync.recompute import Recomputed, Recomputer
 from d365sync.sync.visibility import MANAGER_COLUMNS, Visibility, VisibilityReader
 
@@ -165,10 +166,13 @@ def run_cycle(line: Line, *, command: str, write: bool, full: bool = False) -> C
 
 
 def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool) -> CycleResult:
+    url = line.config.dataverse.url
+    before = line.client.usage.since()
+    claim(line.client, url, databases(line))
     if full:
         line.mirror.drop_positions()
-    before = line.client.usage.since()
     pulls, snapshot = _pull_with_fresh_definitions_if_needed(line, now)
+    check_organization(url, snapshot.book.organization.id, databases(line))
     _give_up_when_no_goal_may_be_computed(pulls, snapshot)
     visibility = refresh_visibility(line, snapshot, now, full=full)
     trusted = begin_watch(line)
@@ -182,7 +186,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         rollup = replace(rollup, problems=(*rollup.problems, *double_problems(snapshot.book, doubles)))
     plan = plan_writes(snapshot.book, rollup, theirs, line.journal.kept_values())
     line.on_plan(plan)
-    pushed = push(line, run_id, snapshot, plan, rollup) if write else None
+    pushed = _push(line, run_id, snapshot, plan, rollup) if write else None
     return CycleResult(
         run_id=run_id,
         snapshot=snapshot,
@@ -360,24 +364,33 @@ def roll_up_all(config: Config, snapshot: Snapshot, recomputed: Recomputed, thei
     )
 
 
-def push(line: Line, run_id: str, snapshot: Snapshot, plan: WritePlan, rollup: Rollup) -> Pushed:
-    """Send a plan."""
-    pusher = Pusher(
+def pusher(line: Line, run_id: str, goals: MirrorTable) -> Pusher:
+    """Return what sends plans for the goal table in a run."""
+    return Pusher(
         client=line.client,
         journal=line.journal,
         mirror=line.mirror,
-        goals=snapshot.tables["goal"],
+        goals=goals,
         run_id=run_id,
         clock=line.clock,
         batch_size=line.config.writeback.batch_size,
         on_goal=line.on_write,
     )
-    return pusher.push(plan, snapshot.book.goals, rollup)
+
+
+def databases(line: Line) -> Mapping[str, Owned]:
+    """Return the databases that belong to one organization, by the key of the configuration."""
+    return {"mirror": line.mirror, "journal": line.journal}
 
 
 def _reader(line: Line, snapshot: Snapshot, now: dt.datetime) -> VisibilityReader:
     refresh_s = line.config.rollup.visibility_refresh
     return VisibilityReader(line.client, line.mirror, snapshot.book, snapshot.grouping, snapshot.tables, refresh_s, now)
+
+
+def _push(line: Line, run_id: str, snapshot: Snapshot, plan: WritePlan, rollup: Rollup) -> Pushed:
+    goals = snapshot.tables["goal"]
+    return pusher(line, run_id, goals).push(plan, snapshot.book.goals, planning_again(rollup))
 
 
 def _more(line: Line, schema: Schema, names: Iterable[str], now: dt.datetime) -> Iterable[Table]:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
 from d365sync.core.goals.book import goal_of
-from d365sync.core.goals.goal import Goal, Number
+from d365sync.core.goals.goal import Goal
 from d365sync.core.goals.rollup import Rollup
 from d365sync.core.goals.writes import (
     OVERRIDDEN,
@@ -53,6 +53,10 @@ FORBIDDEN_IN_A_ROW = 3
 ATTEMPTS = 2
 PATIENCE = 4
 """How often a throttled goal is sent again before the run ends as temporary."""
+
+
+Again: TypeAlias = Callable[[Goal, Goal, Sequence[Values]], GoalWrite | Skip | None]
+"""Plans a goal once more: as it is now, as it was, and the columns it may hold by our hand."""
 
 
 @dataclass(slots=True)
@@ -110,8 +114,10 @@ class Pusher:
     batch_size: int = 100
     on_goal: Callable[[GoalWrite], None] = field(default=lambda _write: None)
 
-    def push(self, plan: WritePlan, current: Mapping[str, Goal], rollup: Rollup) -> Pushed:
+    def push(self, plan: WritePlan, current: Mapping[str, Goal], again: Again) -> Pushed:
         """Send every write of a plan; one goal's refusal does not stop the others.
+
+        ``again`` plans a goal once more that changed meanwhile.
 
         Raises:
             AuthError, RetryableError, RejectedError: the remote as a whole; what was written stays written and
@@ -125,13 +131,13 @@ class Pusher:
             for step in batch:
                 if not step.attempts and not step.throttled:
                     self.on_goal(step.write)
-            steps += self._batch(batch, rollup, pushed)
+            steps += self._batch(batch, again, pushed)
             _give_up_when_all_is_forbidden(pushed)
         if not pushed.written and pushed.failures and isinstance(pushed.failures[0], Forbidden):
             raise pushed.failures[0].error
         return pushed
 
-    def _batch(self, steps: Sequence[_Step], rollup: Rollup, pushed: Pushed) -> list[_Step]:
+    def _batch(self, steps: Sequence[_Step], again: Again, pushed: Pushed) -> list[_Step]:
         """Send one batch, settle every outcome, and return the steps to be sent again."""
         settled = _Settled()
         unsettled: list[tuple[_Step, RemoteError]] = []
@@ -147,8 +153,8 @@ class Pusher:
             else:
                 _refused(step, outcome, settled, pushed)
         self._note(settled)
-        again = self._look_again(unsettled, rollup, pushed) if unsettled else []
-        return [*again, *self._wait(throttled)]
+        planned = self._look_again(unsettled, again, pushed) if unsettled else []
+        return [*planned, *self._wait(throttled)]
 
     def _send(self, steps: Sequence[_Step]) -> Sequence[Outcome]:
         """Note the writes and send them; an outcome that is unknown is a RetryableError."""
@@ -168,9 +174,7 @@ class Pusher:
             self.journal.done([Ending(s.number, WriteOutcome.FAILED, message=str(error)) for s in steps], self.clock())
             raise
 
-    def _look_again(
-        self, unsettled: Sequence[tuple[_Step, RemoteError]], rollup: Rollup, pushed: Pushed
-    ) -> list[_Step]:
+    def _look_again(self, unsettled: Sequence[tuple[_Step, RemoteError]], again: Again, pushed: Pushed) -> list[_Step]:
         """Read goals back together: a write may have arrived (a conflict can be our own, sent twice); plan the others.
 
         What cannot be read stays open in the journal, so that the next run recognises it.
@@ -189,13 +193,13 @@ class Pusher:
                 settled.endings.append(Ending(step.number, WriteOutcome.CONFLICT, message=str(error)))
                 settled.rows.append(outcome)
                 log.info("goal.conflict", goal=step.goal.id, title=step.goal.title, reason=str(error))
-                self._plan_again(step, goal_of(outcome), rollup, settled, pushed)
+                self._plan_again(step, goal_of(outcome), again, settled, pushed)
         self._note(settled)
         return settled.again
 
-    def _plan_again(self, step: _Step, goal: Goal, rollup: Rollup, settled: _Settled, pushed: Pushed) -> None:
+    def _plan_again(self, step: _Step, goal: Goal, again: Again, settled: _Settled, pushed: Pushed) -> None:
         ours = (*step.ours, *as_stored(step.write.after))
-        planned = _again(goal, step.goal, rollup, ours)
+        planned = again(goal, step.goal, ours)
         if isinstance(planned, GoalWrite) and step.attempts + 1 < ATTEMPTS:
             settled.again.append(_Step(planned, goal, ours, step.attempts + 1, step.throttled))
         elif isinstance(planned, GoalWrite):
@@ -220,7 +224,7 @@ class Pusher:
 
     def _note(self, settled: _Settled) -> None:
         self.journal.done(settled.endings, self.clock())
-        if settled.rows or settled.gone:
+        if (settled.rows or settled.gone) and self.mirror.is_pulled(self.goals):
             self.mirror.apply(self.goals, settled.rows, settled.gone)
         if settled.fatal is not None:
             raise settled.fatal
@@ -273,7 +277,7 @@ def _vanished(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed
 
 
 def _arrived(goal: Goal, write: GoalWrite) -> bool:
-    return goal.is_overridden and is_ours(goal, as_stored(write.after))
+    return goal.is_overridden == write.overridden and is_ours(goal, as_stored(write.after))
 
 
 def _give_up_when_all_is_forbidden(pushed: Pushed) -> None:
@@ -287,17 +291,24 @@ def _give_up_when_all_is_forbidden(pushed: Pushed) -> None:
         raise forbidden[0].error
 
 
-def _again(
-    goal: Goal, before: Goal, rollup: Rollup, ours: Sequence[Mapping[str, Number | None]]
-) -> GoalWrite | Skip | None:
-    """Plan a goal once more from what it is now, unless what defines its numbers changed: then they are not ours."""
-    if not goal.is_open:
-        return _skip(goal, SkipReason.CLOSED, "was closed meanwhile")
-    if goal.is_overridden and not is_ours(goal, ours):
-        return _skip(goal, SkipReason.CONFLICT, "was overridden by a person meanwhile")
-    if _definition(goal) != _definition(before):
-        return _skip(goal, SkipReason.CONFLICT, "was redefined meanwhile; the next sync takes it up")
-    return plan_goal(goal, rollup.totals[goal.id])
+def planning_again(rollup: Rollup) -> Again:
+    """Return how a sync plans a goal again: from what it is now, unless what defines its numbers changed."""
+
+    def again(goal: Goal, before: Goal, ours: Sequence[Values]) -> GoalWrite | Skip | None:
+        if not goal.is_open:
+            return _skip(goal, SkipReason.CLOSED, "was closed meanwhile")
+        if goal.is_overridden and not is_ours(goal, ours):
+            return _skip(goal, SkipReason.CONFLICT, "was overridden by a person meanwhile")
+        if _definition(goal) != _definition(before):
+            return _skip(goal, SkipReason.CONFLICT, "was redefined meanwhile; the next sync takes it up")
+        return plan_goal(goal, rollup.totals[goal.id])
+
+    return again
+
+
+def leaving_alone(goal: Goal, _before: Goal, _ours: Sequence[Values]) -> Skip:
+    """Plan nothing for a goal that changed meanwhile: what was decided before does not fit it any more."""
+    return _skip(goal, SkipReason.CONFLICT, "was changed meanwhile; left as it is")
 
 
 def _skip(goal: Goal, reason: SkipReason, tail: str) -> Skip:

@@ -28,6 +28,7 @@ def counted(folder: Path, *, page_size: int = 5000) -> Iterator[tuple[App, Emula
     def note(address: str) -> None:
         path = address.partition("?")[0]
         kind = "sign-in" if "://" in path else "delta" if "deltatoken" in address else "rows"
+        kind = "who" if path == "WhoAmI" else kind
         kinds["batch" if path == "$batch" else "metadata" if "Definitions" in path else kind] += 1
 
     session = requests.Session()
@@ -47,7 +48,7 @@ def test_a_first_sync_is_a_request_a_table_and_two_for_definitions_an_idle_one_a
     with counted(tmp_path) as (app, _, kinds):
         first = app.sync(write=False)
         del kinds["sign-in"]
-        assert kinds == {"rows": len(first.pulls), "batch": 2}
+        assert kinds == {"who": 1, "rows": len(first.pulls), "batch": 2}
         kinds.clear()
         result = app.sync(write=False)
         assert result.counts["changed_rows"] == 0

@@ -54,13 +54,17 @@ class ColumnChange:
 
 @dataclass(frozen=True, slots=True)
 class GoalWrite:
-    """The changes of one goal, to be sent as one request that holds only if the goal still has ``etag``."""
+    """The changes of one goal, to be sent as one request that holds only if the goal still has ``etag``.
+
+    ``after`` are the nine columns, and ``overridden`` the flag, as they shall be.
+    """
 
     goal_id: str
     title: str
     etag: str
     changes: tuple[ColumnChange, ...]
     after: Mapping[str, Number | None] = field(repr=False)
+    overridden: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +111,17 @@ def as_stored(sent: Mapping[str, Number | None]) -> tuple[Mapping[str, Number | 
 
 
 def stored(write: GoalWrite, goal: Goal) -> dict[str, Number | None]:
-    """Return a goal's columns after a write, and beside them what was sent where Dataverse stored something else."""
-    held: dict[str, Number | None] = {**goal.native}
+    """Return columns, percentage and override of a goal after a write, and what was sent where it differs from them."""
+    held: dict[str, Number | None] = {
+        **goal.native,
+        PERCENTAGE: goal.percentage,
+        OVERRIDDEN: int(goal.is_overridden),
+    }
     sent = {**write.after, **{change.column: change.ours for change in write.changes if change.column == PERCENTAGE}}
     now = {**goal.native, PERCENTAGE: goal.percentage}
     for name, value in sent.items():
         if not _same(now.get(name), value):
-            held |= {SENT + name: value, name: now.get(name)}
+            held[SENT + name] = value
     return held
 
 
@@ -174,7 +182,7 @@ def override_body(write: GoalWrite, now: dt.datetime) -> dict[str, object]:
     Source: Roll up goal totals (isoverride in the same request, isoverridden to keep the value).
     """
     body: dict[str, object] = {change.column: change.ours for change in write.changes}
-    return {"isoverride": True, "isoverridden": True, **body, "lastrolledupdate": now}
+    return {"isoverride": True, "isoverridden": write.overridden, **body, "lastrolledupdate": now}
 
 
 def _step(

@@ -1,0 +1,125 @@
+"""Writes that a person commands: a saved plan that is applied, a run that is undone. Each is a run of its own.
+
+Both read the goals they concern first, write only where nothing changed since, and go on where one goal is refused.
+
+IO: HTTP and SQL, through the client, the journal and the mirror.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from d365sync.core.counts import counted
+from d365sync.core.goals.book import BOOK_COLUMNS, goal_of
+from d365sync.core.goals.goal import Goal
+from d365sync.core.goals.putback import plan_undo
+from d365sync.core.goals.savedplan import SavedPlan, as_write_plan, differences
+from d365sync.core.goals.writes import SkipReason, WritePlan
+from d365sync.dataverse.rowbatch import read_rows
+from d365sync.errors import GuardError, RemoteError, UsageError
+from d365sync.mirror.tables import MirrorTable
+from d365sync.sync.cycle import Line, Outcome, databases, pusher
+from d365sync.sync.definitions import definitions
+from d365sync.sync.identity import claim
+from d365sync.sync.pull import mirror_table
+from d365sync.sync.push import Pushed, leaving_alone
+
+NOT_THERE = 404
+NAMED = 5
+"""Differences a refusal names; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commanded:
+    """What became of a command; ``run_id`` and ``pushed`` are None when nothing was to be written."""
+
+    plan: WritePlan
+    run_id: str | None = None
+    pushed: Pushed | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """OK, or PARTIAL when a goal was left alone."""
+        skips = [*self.plan.skips, *(self.pushed.skips if self.pushed else ())]
+        failed = bool(self.pushed and self.pushed.failures)
+        return Outcome.PARTIAL if skips or failed else Outcome.OK
+
+
+def apply_saved(line: Line, saved: SavedPlan, *, write: bool) -> Commanded:
+    """Write a saved plan if every goal of it still is as it was.
+
+    Raises:
+        GuardError: a goal changed, or the plan is of another organization; nothing was written.
+    """
+    claim(line.client, line.config.dataverse.url, databases(line))
+    table = _goal_table(line)
+    owner = line.journal.owner()
+    organization_id = owner[1] if owner else ""
+    goals = (
+        _goals(line, table, [one.goal_id for one in saved.goals]) if saved.organization_id == organization_id else {}
+    )
+    stale = differences(saved, organization_id, goals)
+    if stale:
+        more = f" and {counted(len(stale) - NAMED, 'more goal')}" if len(stale) > NAMED else ""
+        raise GuardError(f"the plan is stale: {'; '.join(stale[:NAMED])}{more}", hint="make a new plan and look at it")
+    return _write(line, table, "apply", as_write_plan(saved, goals), goals, write=write)
+
+
+def undo(line: Line, run_id: str, *, write: bool) -> Commanded:
+    """Put back what a run wrote, where nobody has changed it since.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    if line.journal.run(run_id) is None:
+        raise UsageError(f"there is no run {run_id}", hint="`d365sync status` lists the last runs")
+    claim(line.client, line.config.dataverse.url, databases(line))
+    table = _goal_table(line)
+    written = line.journal.written_by(run_id)
+    goals = _goals(line, table, [one.goal_id for one in written])
+    return _write(line, table, "undo", plan_undo(written, goals), goals, write=write)
+
+
+def _write(
+    line: Line, table: MirrorTable, command: str, plan: WritePlan, goals: Mapping[str, Goal], *, write: bool
+) -> Commanded:
+    if plan.is_empty or not write:
+        return Commanded(plan)
+    run_id = line.journal.start_run(command, "override", line.clock())
+    try:
+        pushed = pusher(line, run_id, table).push(plan, goals, leaving_alone)
+    except BaseException as error:
+        line.journal.finish_run(run_id, "failed", {}, str(error) or type(error).__name__, line.clock())
+        raise
+    result = Commanded(plan, run_id, pushed)
+    line.journal.finish_run(run_id, result.outcome.name.lower(), _counts(result, pushed), "", line.clock())
+    return result
+
+
+def _counts(result: Commanded, pushed: Pushed) -> Mapping[str, int]:
+    return {
+        "planned_goals": len(result.plan.writes),
+        "written_goals": len(pushed.written),
+        "conflicts": sum(one.reason is SkipReason.CONFLICT for one in (*result.plan.skips, *pushed.skips)),
+        "failures": len(pushed.failures),
+    }
+
+
+def _goal_table(line: Line) -> MirrorTable:
+    schema = definitions(line.client, line.mirror, ["goal"], line.clock())
+    return mirror_table(schema.table("goal"), [*BOOK_COLUMNS["goal"], *line.mirror.columns_of("goal")])
+
+
+def _goals(line: Line, table: MirrorTable, ids: Sequence[str]) -> dict[str, Goal]:
+    """Read goals by id, in batches; those that are not there are left out."""
+    size = line.config.writeback.batch_size
+    found: dict[str, Goal] = {}
+    for start in range(0, len(ids), size):
+        some = ids[start : start + size]
+        for goal_id, outcome in zip(some, read_rows(line.client, table.table, some, table.column_names), strict=True):
+            if not isinstance(outcome, RemoteError):
+                found[goal_id] = goal_of(outcome)
+            elif outcome.status != NOT_THERE:
+                raise outcome
+    return found
