@@ -156,7 +156,7 @@ class WritebackSection(_Section):
     """Whether and how results are written to the goals."""
 
     mode: Literal["plan", "override", "columns", "recalculate"] = "plan"
-    batch_size: Annotated[int, Field(ge=1, le=1000)] = 100
+    batch_size: Annotated[int, Field(ge=1, le=1000)] = 1000
 
     @model_validator(mode="after")
     def _is_available(self) -> WritebackSection:

@@ -39,9 +39,12 @@ def change_rows(
     A row's error with status None, or 5xx, means that its outcome is unknown.
 
     Raises:
+        ValueError: a change without an etag, or with ``*``: it would overwrite whatever is there.
         RemoteError, ProtocolError: the batch as a whole. The outcome of every row is then unknown if it is a
             ProtocolError, or a RetryableError other than 429.
     """
+    if any(change.if_match in ("", "*") for change in changes):
+        raise ValueError("a row is changed only if it has the etag it was read with")
     columns = tuple(columns)
     query = f"?$select={select_clause(table, columns)}"
     prefer = f"return=representation,{name_lookups()}"

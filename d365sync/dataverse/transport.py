@@ -31,10 +31,13 @@ log = structlog.get_logger(__name__)
 API_PATH = "/api/data/"
 API_VERSION = "v9.2"
 JSON = "application/json"
+MULTIPART = "multipart/mixed"
 STRANGER_ATTEMPTS = 3
 """Attempts at a host that has never answered: its address is more likely wrong than its network down."""
 UNREAD = (429, 503)
 """Statuses of requests that were not carried out. Source: Service protection API limits. Assumed: of 503."""
+THROTTLED = (429,)
+"""The same for a batch of writes, of which some may have been carried out before a 503."""
 HEADERS = {
     "Accept": JSON,
     "Accept-Encoding": "gzip",
@@ -65,11 +68,12 @@ class _Call:
     operations: int
     repeatable: bool
     give_up_at: float
+    in_parts: bool = False
     sent: int = 0
 
     def may_repeat(self, error: RetryableError, went: bool) -> bool:
         """Say whether another sending can do no harm: it did not go, or was refused unread, or is idempotent."""
-        return self.repeatable or not went or error.status in UNREAD
+        return self.repeatable or not went or error.status in (THROTTLED if self.in_parts else UNREAD)
 
 
 class Transport:
@@ -124,7 +128,8 @@ class Transport:
 
         Raises:
             RemoteError: refused, or no usable answer within the retry budget. RetryableError with another status than
-                429 and 503 (which say that nothing was carried out) when the outcome is unknown.
+                429 and 503 (which say that nothing was carried out; of a batch of writes only 429 says so) when the
+                outcome is unknown.
             ProtocolError: the address lies outside the API, or the answer is not the protocol.
         """
         check_link(address, self.api_root)
@@ -140,7 +145,8 @@ class Transport:
         what = f"{method} {address.removeprefix(self.api_root).partition('?')[0].lstrip('/')}"
         give_up_at = self._retry.timer.now() + self._retry.budget_s
         repeatable = method == "GET" if idempotent is None else idempotent
-        return self._persist(_Call(prepared, what, expects, operations, repeatable, give_up_at))
+        in_parts = expects == MULTIPART and not repeatable
+        return self._persist(_Call(prepared, what, expects, operations, repeatable, give_up_at, in_parts))
 
     def ask_patience(self, error: RetryableError, attempt: int = 1) -> float:
         """Shut the gate for everybody as a 429 (or 503) asks, also one within a batch; return the seconds from now."""
@@ -268,7 +274,7 @@ def _judged(call: _Call, status: int, headers: Mapping[str, str], body: bytes) -
     media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if 300 <= status < 400:
         raise ProtocolError(f"{call.what}: the server redirects (HTTP {status}); not followed")
-    if status >= 400 and not (media_type == call.expects == "multipart/mixed"):
+    if status >= 400 and not (media_type == call.expects == MULTIPART):
         raise error_of(status, headers, body, call.what)
     if status in (200, 201):
         if not body:

@@ -2,8 +2,11 @@
 
 Every write is in the journal before it is sent and again when its outcome is known. After a batch, the goals that
 changed meanwhile and those whose outcome is unknown (a lost connection, a failing gateway) are read again together,
-before anything is sent again: a write that arrived is recognised, another goal is planned once more. A goal that
-changed again, or that a person has overridden, is left alone and reported.
+before anything is sent again: a write that arrived is recognised, an untouched goal is sent again as it was, a changed
+one is planned once more. A goal that changed again, or that a person has overridden, is left alone and reported.
+
+Only where the outcome of a sending is unknown can what a goal holds be our hand's; after a plain 412 it is somebody
+else's, whatever it says.
 
 IO: HTTP and SQL, through the client, the journal and the mirror.
 """
@@ -51,6 +54,10 @@ FORBIDDEN = 403
 FORBIDDEN_IN_A_ROW = 3
 """Goals refused, and none written, after which it is the identity that lacks the right."""
 ATTEMPTS = 2
+FEWER = 4
+"""After a batch of which nothing arrived, and nobody knows why (it may take too long), batches have this part of it."""
+SMALL = 100
+"""Size below which a batch does not take too long."""
 PATIENCE = 4
 """How often a throttled goal is sent again before the run ends as temporary."""
 
@@ -79,7 +86,8 @@ class Forbidden(Skip):
 class _Step:
     """One goal on its way: what to write, the goal it was planned from, what may be ours in it, how often it was sent.
 
-    ``number`` is that of its last write in the journal.
+    ``number`` is that of its last write in the journal. ``open`` are the numbers of earlier sendings of the same write
+    whose outcome is unknown: they may still arrive, as long as the goal keeps its etag.
     """
 
     write: GoalWrite
@@ -88,6 +96,7 @@ class _Step:
     attempts: int = 0
     throttled: int = 0
     number: int = 0
+    open: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -100,6 +109,10 @@ class _Settled:
     again: list[_Step] = field(default_factory=list)
     fatal: RemoteError | None = None
 
+    def end(self, step: _Step, outcome: WriteOutcome, error: RemoteError) -> None:
+        """Note that no sending of a step's write has arrived or can arrive any more."""
+        self.endings += [Ending(number, outcome, message=str(error)) for number in (*step.open, step.number)]
+
 
 @dataclass(frozen=True, slots=True)
 class Pusher:
@@ -111,7 +124,7 @@ class Pusher:
     goals: MirrorTable
     run_id: str
     clock: Callable[[], dt.datetime]
-    batch_size: int = 100
+    batch_size: int = 1000
     on_goal: Callable[[GoalWrite], None] = field(default=lambda _write: None)
 
     def push(self, plan: WritePlan, current: Mapping[str, Goal], again: Again) -> Pushed:
@@ -126,12 +139,16 @@ class Pusher:
         pushed = Pushed()
         ours = self.journal.written_values()
         steps = [_Step(write, current[write.goal_id], ours.get(write.goal_id, ())) for write in plan.writes]
+        size = self.batch_size
         while steps:
-            batch, steps = steps[: self.batch_size], steps[self.batch_size :]
+            batch, steps = steps[:size], steps[size:]
             for step in batch:
                 if not step.attempts and not step.throttled:
                     self.on_goal(step.write)
-            steps += self._batch(batch, again, pushed)
+            more = self._batch(batch, again, pushed)
+            if len(more) == len(batch) and all(step.open for step in more):
+                size = min(size, max(SMALL, len(batch) // FEWER))
+            steps = [*more, *steps]
             _give_up_when_all_is_forbidden(pushed)
         if not pushed.written and pushed.failures and isinstance(pushed.failures[0], Forbidden):
             raise pushed.failures[0].error
@@ -175,7 +192,7 @@ class Pusher:
             raise
 
     def _look_again(self, unsettled: Sequence[tuple[_Step, RemoteError]], again: Again, pushed: Pushed) -> list[_Step]:
-        """Read goals back together: a write may have arrived (a conflict can be our own, sent twice); plan the others.
+        """Read goals back together: see what arrived, send again what nobody touched, plan the others once more.
 
         What cannot be read stays open in the journal, so that the next run recognises it.
         """
@@ -187,21 +204,25 @@ class Pusher:
         for (step, error), outcome in zip(unsettled, found, strict=True):
             if isinstance(outcome, RemoteError):
                 _unreadable(step, outcome, settled, pushed)
-            elif _arrived(goal_of(outcome), step.write):
+                continue
+            goal = goal_of(outcome)
+            in_doubt = step.open or not isinstance(error, ConflictError)
+            if in_doubt and _arrived(goal, step.write):
                 _written(step, outcome, settled, pushed)
+            elif in_doubt and goal.etag == step.write.etag:
+                _send_again(step, error, settled, pushed)
             else:
-                settled.endings.append(Ending(step.number, WriteOutcome.CONFLICT, message=str(error)))
+                settled.end(step, WriteOutcome.CONFLICT, error)
                 settled.rows.append(outcome)
-                log.info("goal.conflict", goal=step.goal.id, title=step.goal.title, reason=str(error))
-                self._plan_again(step, goal_of(outcome), again, settled, pushed)
+                log.info("goal.conflict", goal=goal.id, title=goal.title, reason=str(error))
+                self._plan_again(step, goal, again, settled, pushed)
         self._note(settled)
         return settled.again
 
     def _plan_again(self, step: _Step, goal: Goal, again: Again, settled: _Settled, pushed: Pushed) -> None:
-        ours = (*step.ours, *as_stored(step.write.after))
-        planned = again(goal, step.goal, ours)
+        planned = again(goal, step.goal, step.ours)
         if isinstance(planned, GoalWrite) and step.attempts + 1 < ATTEMPTS:
-            settled.again.append(_Step(planned, goal, ours, step.attempts + 1, step.throttled))
+            settled.again.append(_Step(planned, goal, step.ours, step.attempts + 1, step.throttled))
         elif isinstance(planned, GoalWrite):
             pushed.skips.append(_skip(goal, SkipReason.CONFLICT, "keeps being changed by others; left as it is"))
         elif planned is not None:
@@ -262,6 +283,16 @@ def _refused(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed)
         settled.fatal = settled.fatal or error
 
 
+def _send_again(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
+    """Send a write again that may still arrive: the goal is as it was, so either sending holds, and only one of them."""
+    if step.attempts + 1 < ATTEMPTS:
+        numbers = (*step.open, step.number)
+        settled.again.append(_Step(step.write, step.goal, step.ours, step.attempts + 1, step.throttled, open=numbers))
+    else:
+        tail = f"could not be written ({error}); the next sync looks at it again"
+        pushed.failures.append(_skip(step.goal, SkipReason.PROBLEM, tail))
+
+
 def _unreadable(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
     if error.status == NOT_THERE:
         _vanished(step, error, settled, pushed)
@@ -271,7 +302,7 @@ def _unreadable(step: _Step, error: RemoteError, settled: _Settled, pushed: Push
 
 
 def _vanished(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
-    settled.endings.append(Ending(step.number, WriteOutcome.GONE, message=str(error)))
+    settled.end(step, WriteOutcome.GONE, error)
     settled.gone.append(step.goal.id)
     pushed.skips.append(_skip(step.goal, SkipReason.GONE, "was deleted meanwhile"))
 

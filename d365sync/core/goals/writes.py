@@ -111,7 +111,13 @@ def as_stored(sent: Mapping[str, Number | None]) -> tuple[Mapping[str, Number | 
 
 
 def stored(write: GoalWrite, goal: Goal) -> dict[str, Number | None]:
-    """Return columns, percentage and override of a goal after a write, and what was sent where it differs from them."""
+    """Return columns, percentage and override of a goal after a write, and what was sent where it differs from them.
+
+    ``goal`` is what the answer to the write says. Where it holds what we cannot have written, somebody was quicker than
+    the answer: then it is what was sent, so that the goal does not count as ours.
+    """
+    if not is_ours(goal, as_stored(write.after)):
+        return {**write.after, OVERRIDDEN: int(write.overridden)}
     held: dict[str, Number | None] = {
         **goal.native,
         PERCENTAGE: goal.percentage,
@@ -161,8 +167,13 @@ def plan_writes(
     return WritePlan(tuple(writes), tuple(skips), unchanged)
 
 
-def plan_goal(goal: Goal, totals: GoalTotals, kept: Mapping[str, Number | None] | None = None) -> GoalWrite | None:
-    """Return the write that makes a goal's columns ours; None when they are already. ``kept``: :func:`plan_writes`."""
+def plan_goal(
+    goal: Goal, totals: GoalTotals, kept: Mapping[str, Number | None] | None = None
+) -> GoalWrite | Skip | None:
+    """Return the write that makes a goal's columns ours; None when they are already. ``kept``: :func:`plan_writes`.
+
+    A goal without an etag is not written: nothing would keep a later edit from being overwritten.
+    """
     kept = kept or {}
     changes = [
         ColumnChange(column, goal.native.get(column), totals.totals[column], _why(goal, totals.totals[column]))
@@ -173,6 +184,8 @@ def plan_goal(goal: Goal, totals: GoalTotals, kept: Mapping[str, Number | None] 
         changes.append(ColumnChange(PERCENTAGE, goal.percentage, totals.percentage, "follows actual and target"))
     if not changes:
         return None
+    if not goal.etag:
+        return Skip(goal.id, goal.title, SkipReason.PROBLEM, f"'{goal.title}' came without an etag; left as it is")
     return GoalWrite(goal.id, goal.title, goal.etag, tuple(changes), dict(totals.totals))
 
 
