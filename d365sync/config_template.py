@@ -98,7 +98,7 @@ guard_percent = 50
 [writeback]
 # plan: compute and show, write nothing. override: write goals, with the override flags set.
 mode = {mode}
-# Goals written by one request (1 to 1000). All of them must be done within dataverse.timeout; after a batch that was not,
+# Goals written by one request (1 to 1000). All must be done within dataverse.timeout; after a batch that was not,
 # fewer are sent at once.
 batch_size = 1000
 

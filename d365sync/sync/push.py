@@ -284,7 +284,7 @@ def _refused(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed)
 
 
 def _send_again(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
-    """Send a write again that may still arrive: the goal is as it was, so either sending holds, and only one of them."""
+    """Send a write again that may still arrive: the goal is as it was, so one of the sendings holds, and only one."""
     if step.attempts + 1 < ATTEMPTS:
         numbers = (*step.open, step.number)
         settled.again.append(_Step(step.write, step.goal, step.ours, step.attempts + 1, step.throttled, open=numbers))
