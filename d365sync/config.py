@@ -22,9 +22,10 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from d365sync.config_rules import FetchxmlSection, FiscalSection, OptionalZoneName, ZoneName
+from d365sync.config_rules import FetchxmlSection, FiscalSection, OptionalZoneName, OwnColumnNames, ZoneName
 from d365sync.core.clouds import cloud_of
 from d365sync.core.counts import counted
+from d365sync.core.goals.owncolumns import number_columns
 from d365sync.core.goals.rollup import ClosedChild, EmptyCategory, NoTarget, OverriddenChild, RollupRules, Rounding
 from d365sync.core.goals.rules import Bounds, CallerIs, Hierarchy, ReadingRules
 from d365sync.errors import ConfigError
@@ -153,15 +154,21 @@ class PullSection(_Section):
 
 
 class WritebackSection(_Section):
-    """Whether and how results are written to the goals."""
+    """Whether and how results are written to the goals.
+
+    ``columns`` says which of our numbers goes into which column of the organization's own (mode columns).
+    """
 
     mode: Literal["plan", "override", "columns", "recalculate"] = "plan"
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 1000
+    columns: OwnColumnNames = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _is_available(self) -> WritebackSection:
-        if self.mode in ("columns", "recalculate"):
-            raise ValueError(f'mode = "{self.mode}" is not available in this version; use plan or override')
+    def _has_columns_to_write(self) -> WritebackSection:
+        if self.mode == "recalculate":
+            raise ValueError('mode = "recalculate" is not available in this version; use plan, override or columns')
+        if self.mode == "columns" and not number_columns(self.columns):
+            raise ValueError('mode = "columns" needs the columns to write, such as columns.actualmoney = "new_actual"')
         return self
 
 
@@ -381,8 +388,19 @@ def _merge_environment(document: dict[str, object], environ: Mapping[str, str]) 
             continue
         target = document.setdefault(section, {})
         if isinstance(target, dict):
-            target[key] = value
+            _set(target, key.split("__"), value)
     return problems
+
+
+def _set(target: dict[str, object], path: list[str], value: str) -> None:
+    """Set a key; a further ``__`` leads into a table within the section."""
+    if len(path) == 1:
+        target[path[0]] = value
+        return
+    inner = target.get(path[0])
+    copied = dict(inner) if isinstance(inner, dict) else {}
+    _set(copied, path[1:], value)
+    target[path[0]] = copied
 
 
 def _describe(error: Mapping[str, object]) -> str:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fiscal import FiscalTemplate
+from d365sync.core.goals.owncolumns import SOURCES
 from d365sync.core.goals.rules import FiscalRules
 
 WeekStart: TypeAlias = Literal[
@@ -53,6 +54,24 @@ def _in_order(years: tuple[int, int]) -> tuple[int, int]:
     return years
 
 
+def _own_columns(columns: dict[str, str]) -> dict[str, str]:
+    faults = [f"{source} is not a number that is written" for source in columns if source not in SOURCES]
+    for source, target in columns.items():
+        if not CUSTOM_NAME.fullmatch(target):
+            faults.append(f"{source} names {target!r}, which is not the logical name of a column of your own")
+        elif list(columns.values()).count(target) > 1:
+            faults.append(f"{source} names {target}, and so does another")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return columns
+
+
+CUSTOM_NAME = re.compile(r"(?!mscrm)[a-z][a-z0-9]{1,7}_[a-z0-9_]{1,100}")
+"""A column that somebody made: its publisher's prefix, an underscore, a name.
+
+Source: Create a solution publisher (prefixes have 2 to 8 letters or digits, begin with a letter, and not with mscrm).
+"""
+OwnColumnNames = Annotated[dict[str, str], AfterValidator(_own_columns)]
 FiscalStart = Annotated[str, AfterValidator(_organization_or_day)]
 
 

@@ -96,11 +96,19 @@ guard_rows = 50
 guard_percent = 50
 
 [writeback]
-# plan: compute and show, write nothing. override: write goals, with the override flags set.
+# plan: compute and show, write nothing. override: write goals, with the override flags set. columns: write columns of
+# your own, named below, and leave the native rollup on. See docs/write-back.md.
 mode = {mode}
 # Goals written by one request (1 to 1000). All must be done within dataverse.timeout; after a batch that was not,
 # fewer are sent at once.
 batch_size = 1000
+
+[writeback.columns]
+# For mode columns: which number goes into which column of the goal table. The nine numbers, percentage, and
+# lastrolledupdate (when they were written). Checked against the table before anything is written.
+# actualmoney = "new_actual"
+# percentage = "new_percentage"
+# lastrolledupdate = "new_computedon"
 
 [rollup]
 # IANA time zone in which goal days begin and end: that of the people who make the goals.

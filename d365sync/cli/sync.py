@@ -38,10 +38,10 @@ def sync(settings: Settings, *, dry_run: bool, full: bool, as_json: bool) -> int
     \b
     Examples:
       d365sync sync --dry-run     show what would be written
-      d365sync sync               write it, if writeback.mode is override
+      d365sync sync               write it, unless writeback.mode is plan
     """
     config = settings.load()
-    write = config.writeback.mode == "override" and not dry_run
+    write = config.writeback.mode != "plan" and not dry_run
     result = _run(settings, config, command="sync", write=write, full=full, quiet=as_json)
     if as_json:
         print_json(_document(result, mode=config.writeback.mode, write=write))
@@ -88,6 +88,7 @@ def plan_document(result: CycleResult) -> dict[str, object]:
     """Return the plan of a cycle as a document."""
     return {
         "run": result.run_id,
+        "mode": result.mode,
         "organization": result.snapshot.book.organization.id,
         "goals": goal_documents(result.plan),
         "left_alone": skip_documents(result.plan.skips),

@@ -15,7 +15,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, delete, insert, select, update
 
 from d365sync.core.goals.goal import VALUE_COLUMNS
 from d365sync.core.goals.putback import WrittenGoal
@@ -33,6 +33,8 @@ Number: TypeAlias = Decimal | int
 Values: TypeAlias = Mapping[str, Number | None]
 
 
+OVERRIDE = "override"
+"""The mode of runs that write the nine columns and the flags."""
 _CHANCE = 4
 """Random bytes of a run's id: enough for thousands of runs at one instant, since ``--now`` lets the clock stand."""
 
@@ -170,10 +172,13 @@ class Journal:
                 connection.execute(update(WRITES).where(WRITES.c.id == ending.number).values(**values))
 
     def written_values(self) -> dict[str, tuple[Values, ...]]:
-        """Return, per goal, the columns it may hold by our hand: as last written, or as a later attempt left open."""
+        """Return, per goal, the nine columns it may hold by our hand: as last written, or as a later attempt left open.
+
+        They are what mode override wrote.
+        """
         statement = (
             select(WRITES.c.goal_id, WRITES.c.after, WRITES.c.outcome)
-            .where(WRITES.c.outcome.in_([one.value for one in MAYBE_DONE]))
+            .where(WRITES.c.outcome.in_([one.value for one in MAYBE_DONE]), _in_mode(OVERRIDE))
             .order_by(WRITES.c.id)
         )
         found: dict[str, list[Values]] = {}
@@ -185,14 +190,14 @@ class Journal:
                 found.setdefault(goal_id, []).extend([values] if outcome == WriteOutcome.DONE else as_stored(values))
         return {goal_id: tuple(values) for goal_id, values in found.items()}
 
-    def kept_values(self) -> dict[str, Values]:
-        """Return, of the goals in which Dataverse last stored something else than was sent, both.
+    def kept_values(self, mode: str = OVERRIDE) -> dict[str, Values]:
+        """Return, of the goals in which Dataverse last stored something else than was sent in a mode, both.
 
         In the shape of :func:`d365sync.core.goals.writes.stored`.
         """
         statement = (
             select(WRITES.c.goal_id, WRITES.c.after)
-            .where(WRITES.c.outcome == WriteOutcome.DONE.value)
+            .where(WRITES.c.outcome == WriteOutcome.DONE.value, _in_mode(mode))
             .order_by(WRITES.c.id)
         )
         with self._transaction() as connection:
@@ -206,7 +211,7 @@ class Journal:
         """
         statement = (
             select(WRITES.c.goal_id, WRITES.c.before, WRITES.c.after)
-            .where(WRITES.c.outcome == WriteOutcome.DONE.value)
+            .where(WRITES.c.outcome == WriteOutcome.DONE.value, _in_mode(OVERRIDE))
             .order_by(WRITES.c.id)
         )
         native: dict[str, Values] = {}
@@ -232,12 +237,14 @@ class Journal:
         return None if row is None else _run(row)
 
     def written_by(self, run_id: str) -> Sequence[WrittenGoal]:
-        """Return what a run wrote, or may have written, goal by goal."""
+        """Return what a run wrote, or may have written, goal by goal; later runs are those of the same mode."""
         known = WRITES.c.outcome.in_([one.value for one in MAYBE_DONE])
         mine = select(WRITES).where(WRITES.c.run_id == run_id, known).order_by(WRITES.c.id)
+        mode = select(RUNS.c.mode).where(RUNS.c.id == run_id).scalar_subquery()
+        alike = WRITES.c.run_id.in_(select(RUNS.c.id).where(RUNS.c.mode == mode))
         later = (
             select(WRITES.c.goal_id, WRITES.c.id, WRITES.c.run_id)
-            .where(WRITES.c.run_id != run_id, known)
+            .where(WRITES.c.run_id != run_id, known, alike)
             .order_by(WRITES.c.id)
         )
         with self._transaction() as connection:
@@ -260,6 +267,11 @@ class Journal:
             self._engine, lambda message: JournalError(f"the journal failed: {message}", hint=HINT)
         ) as one:
             yield one
+
+
+def _in_mode(mode: str) -> ColumnElement[bool]:
+    """Return the test for writes of the runs of one mode."""
+    return WRITES.c.run_id.in_(select(RUNS.c.id).where(RUNS.c.mode == mode))
 
 
 def _insert(connection: Connection, run_id: str, write: Intent, now: dt.datetime) -> int:

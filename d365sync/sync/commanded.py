@@ -13,21 +13,32 @@ from dataclasses import dataclass
 from d365sync.core.counts import counted
 from d365sync.core.goals.book import BOOK_COLUMNS, goal_of
 from d365sync.core.goals.goal import Goal
+from d365sync.core.goals.owncolumns import OwnColumns, number_columns
 from d365sync.core.goals.putback import plan_undo
 from d365sync.core.goals.savedplan import SavedPlan, as_write_plan, differences
-from d365sync.core.goals.writes import SkipReason, WritePlan
+from d365sync.core.goals.writes import STAMP, SkipReason, WritePlan
 from d365sync.dataverse.rowbatch import read_rows
 from d365sync.errors import GuardError, RemoteError, UsageError
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.cycle import Line, Outcome, databases, pusher
 from d365sync.sync.definitions import definitions
 from d365sync.sync.identity import claim
+from d365sync.sync.modes import COLUMNS, RECALCULATE, check_columns
 from d365sync.sync.pull import mirror_table
 from d365sync.sync.push import Pushed, leaving_alone
 
 NOT_THERE = 404
 NAMED = 5
 """Differences a refusal names; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """What is commanded, in which write mode, and the columns of the organization's own it is about."""
+
+    name: str
+    mode: str
+    own: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,45 +61,76 @@ def apply_saved(line: Line, saved: SavedPlan, *, write: bool) -> Commanded:
     """Write a saved plan if every goal of it still is as it was.
 
     Raises:
-        GuardError: a goal changed, or the plan is of another organization; nothing was written.
+        GuardError: a goal changed, or the plan is of another organization, or it writes to columns of the
+            organization's own that the configuration does not name; nothing was written.
+        ConfigError: a column of the organization's own cannot take its number.
     """
     claim(line.client, line.config.dataverse.url, databases(line))
-    table = _goal_table(line)
+    own = _named(line.config.writeback.columns, saved)
+    table = _goal_table(line, own)
     owner = line.journal.owner()
     organization_id = owner[1] if owner else ""
     goals = (
-        _goals(line, table, [one.goal_id for one in saved.goals]) if saved.organization_id == organization_id else {}
+        _goals(line, table, [one.goal_id for one in saved.goals], own)
+        if saved.organization_id == organization_id
+        else {}
     )
     stale = differences(saved, organization_id, goals)
     if stale:
         more = f" and {counted(len(stale) - NAMED, 'more goal')}" if len(stale) > NAMED else ""
         raise GuardError(f"the plan is stale: {'; '.join(stale[:NAMED])}{more}", hint="make a new plan and look at it")
-    return _write(line, table, "apply", as_write_plan(saved, goals), goals, write=write)
+    plan = as_write_plan(saved, goals, line.config.writeback.columns.get(STAMP, ""))
+    return _write(line, table, _Command("apply", saved.mode, own), plan, goals, write=write)
 
 
 def undo(line: Line, run_id: str, *, write: bool) -> Commanded:
     """Put back what a run wrote, where nobody has changed it since.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such run, or it cannot be undone.
     """
-    if line.journal.run(run_id) is None:
+    run = line.journal.run(run_id)
+    if run is None:
         raise UsageError(f"there is no run {run_id}", hint="`d365sync status` lists the last runs")
+    if run.mode == RECALCULATE:
+        raise UsageError(
+            f"run {run_id} had the platform recalculate goals, which cannot be undone",
+            hint="the platform's own numbers follow from the records",
+        )
     claim(line.client, line.config.dataverse.url, databases(line))
-    table = _goal_table(line)
     written = line.journal.written_by(run_id)
-    goals = _goals(line, table, [one.goal_id for one in written])
-    return _write(line, table, "undo", plan_undo(written, goals), goals, write=write)
+    own = tuple(dict.fromkeys(name for one in written for name in one.before)) if run.mode == COLUMNS else ()
+    table = _goal_table(line, own)
+    goals = _goals(line, table, [one.goal_id for one in written], own)
+    stamp = line.config.writeback.columns.get(STAMP, "")
+    plan = plan_undo(written, goals, own, stamp if stamp in table.table.columns else "")
+    return _write(line, table, _Command("undo", run.mode, own), plan, goals, write=write)
+
+
+def _named(columns: OwnColumns, saved: SavedPlan) -> tuple[str, ...]:
+    """Return the columns of the organization's own that a plan writes to.
+
+    Raises:
+        GuardError: the configuration does not name them all.
+    """
+    if saved.mode != COLUMNS:
+        return ()
+    unnamed = [column for column in saved.columns if column not in number_columns(columns)]
+    if unnamed:
+        raise GuardError(f"the plan writes to {', '.join(unnamed)}, which writeback.columns does not name")
+    return saved.columns
 
 
 def _write(
-    line: Line, table: MirrorTable, command: str, plan: WritePlan, goals: Mapping[str, Goal], *, write: bool
+    line: Line, table: MirrorTable, command: _Command, plan: WritePlan, goals: Mapping[str, Goal], *, write: bool
 ) -> Commanded:
+    if command.name == "apply" and command.mode == COLUMNS:
+        check_columns(line.config.writeback.columns, table.table)
     if plan.is_empty or not write:
         return Commanded(plan)
-    run_id = line.journal.start_run(command, "override", line.clock())
+    run_id = line.journal.start_run(command.name, command.mode, line.clock())
     try:
-        pushed = pusher(line, run_id, table).push(plan, goals, leaving_alone)
+        pushed = pusher(line, run_id, table, command.own).push(plan, goals, leaving_alone)
     except BaseException as error:
         line.journal.finish_run(run_id, "failed", {}, str(error) or type(error).__name__, line.clock())
         raise
@@ -106,20 +148,22 @@ def _counts(result: Commanded, pushed: Pushed) -> Mapping[str, int]:
     }
 
 
-def _goal_table(line: Line) -> MirrorTable:
-    schema = definitions(line.client, line.mirror, ["goal"], line.clock())
-    return mirror_table(schema.table("goal"), [*BOOK_COLUMNS["goal"], *line.mirror.columns_of("goal")])
+def _goal_table(line: Line, own: Sequence[str]) -> MirrorTable:
+    goals = definitions(line.client, line.mirror, ["goal"], line.clock()).table("goal")
+    for name in own:
+        goals.column(name)
+    return mirror_table(goals, [*BOOK_COLUMNS["goal"], *line.mirror.columns_of("goal"), *own])
 
 
-def _goals(line: Line, table: MirrorTable, ids: Sequence[str]) -> dict[str, Goal]:
-    """Read goals by id, in batches; those that are not there are left out."""
+def _goals(line: Line, table: MirrorTable, ids: Sequence[str], own: Sequence[str]) -> dict[str, Goal]:
+    """Read goals by id, in batches, with these columns of the organization's own; those not there are left out."""
     size = line.config.writeback.batch_size
     found: dict[str, Goal] = {}
     for start in range(0, len(ids), size):
         some = ids[start : start + size]
         for goal_id, outcome in zip(some, read_rows(line.client, table.table, some, table.column_names), strict=True):
             if not isinstance(outcome, RemoteError):
-                found[goal_id] = goal_of(outcome)
+                found[goal_id] = goal_of(outcome, own)
             elif outcome.status != NOT_THERE:
                 raise outcome
     return found

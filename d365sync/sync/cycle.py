@@ -44,6 +44,7 @@ from d365sync.sync.cuts import columns_read
 from d365sync.sync.definitions import definitions, labelled, oldest_definition
 from d365sync.sync.doubles import begin_watch, watched_doubles
 from d365sync.sync.identity import Owned, check_organization, claim
+from d365sync.sync.modes import OVERRIDE, check_own_columns, faults_of, own_columns, planned_as, planner_of
 from d365sync.sync.pull import FORBIDDEN, UNKNOWN_COLUMN, Puller, TablePull, Watcher, Way, mirror_table
 from d365sync.sync.push import Pushed, Pusher, planning_again
 from d365sync.sync.recompute import Recomputed, Recomputer
@@ -106,7 +107,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class CycleResult:
-    """What one cycle did. ``recomputed`` are the ids of the goals whose own part was computed now."""
+    """What one cycle did; ``recomputed`` are the ids of the goals whose own part was computed now.
+
+    ``mode`` is the write mode that ``plan`` is made for.
+    """
 
     run_id: str
     snapshot: Snapshot
@@ -117,6 +121,7 @@ class CycleResult:
     pushed: Pushed | None
     traffic: Traffic
     doubles: Doubles = field(default_factory=Doubles)
+    mode: str = OVERRIDE
 
     @property
     def outcome(self) -> Outcome:
@@ -173,6 +178,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         line.mirror.drop_positions()
     pulls, snapshot = _pull_with_fresh_definitions_if_needed(line, now)
     check_organization(url, snapshot.book.organization.id, databases(line))
+    check_own_columns(line.config, snapshot.schema.table("goal"))
     _give_up_when_no_goal_may_be_computed(pulls, snapshot)
     visibility = refresh_visibility(line, snapshot, now, full=full)
     trusted = begin_watch(line)
@@ -184,7 +190,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         idle = not recomputed.goals and not any(pull.changed or pull.deleted for pull in pulls)
         doubles = watched_doubles(line, snapshot, theirs, frozenset(recomputed.goals), trusted=trusted, idle=idle)
         rollup = replace(rollup, problems=(*rollup.problems, *double_problems(snapshot.book, doubles)))
-    plan = plan_writes(snapshot.book, rollup, theirs, line.journal.kept_values())
+    plan = plan_of(line, snapshot, rollup, theirs)
     line.on_plan(plan)
     pushed = _push(line, run_id, snapshot, plan, rollup) if write else None
     return CycleResult(
@@ -197,6 +203,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         pushed=pushed,
         traffic=line.client.usage.since(before),
         doubles=doubles,
+        mode=planned_as(line.config),
     )
 
 
@@ -212,7 +219,9 @@ def _pull_with_fresh_definitions_if_needed(line: Line, now: dt.datetime) -> tupl
             raise
         log.warning("definitions.stale", reason=str(error))
     else:
-        if not old or not any(problem.code in UNFIT for problem in snapshot.grouping.problems):
+        unfit = old and any(problem.code in UNFIT for problem in snapshot.grouping.problems)
+        changed = remembered is not None and faults_of(line.config, snapshot.schema.table("goal"))
+        if not unfit and not changed:
             return pulls, snapshot
     line.mirror.forget_definitions()
     return pull_all(line, now, fresh=True)
@@ -239,7 +248,9 @@ def pull_all(line: Line, now: dt.datetime, *, fresh: bool = False) -> tuple[tupl
     puller = Puller(line.client, line.mirror, line.config.pull, now, line.watcher, definitions_are_fresh=fresh)
     before = set(line.mirror.positions())
     schema = definitions(line.client, line.mirror, {*BOOK_COLUMNS, *before}, now)
-    tables = {name: _book_table(schema, name, line.mirror.columns_of(name)) for name in BOOK_COLUMNS}
+    own = {"goal": own_columns(line.config)}
+    extra = {name: (*line.mirror.columns_of(name), *own.get(name, ())) for name in BOOK_COLUMNS}
+    tables = {name: _book_table(schema, name, extra[name]) for name in BOOK_COLUMNS}
     first = {name: table for name, table in tables.items() if name in before or name not in LATE_TABLES}
     others = sorted(before & schema.tables.keys() - tables.keys())
     first |= {name: mirror_table(schema.table(name), line.mirror.columns_of(name)) for name in others}
@@ -315,7 +326,7 @@ def load_book(line: Line, tables: Mapping[str, MirrorTable]) -> GoalBook:
     """Read one immutable snapshot of the goals from the mirror; a table not pulled yet is empty."""
     pulled = {name: tables[name] for name in BOOK_COLUMNS if line.mirror.is_pulled(tables[name])}
     rows = {name: line.mirror.rows(table) for name, table in pulled.items()}
-    return build_book(rows, line.config.rollup.zone, line.config.reading)
+    return build_book(rows, line.config.rollup.zone, line.config.reading, own_columns(line.config))
 
 
 def refresh_visibility(line: Line, snapshot: Snapshot, now: dt.datetime, *, full: bool = False) -> Visibility | None:
@@ -364,8 +375,14 @@ def roll_up_all(config: Config, snapshot: Snapshot, recomputed: Recomputed, thei
     )
 
 
-def pusher(line: Line, run_id: str, goals: MirrorTable) -> Pusher:
-    """Return what sends plans for the goal table in a run."""
+def plan_of(line: Line, snapshot: Snapshot, rollup: Rollup, theirs: frozenset[str]) -> WritePlan:
+    """Compare every goal with our numbers, as the write mode does."""
+    kept = line.journal.kept_values(planned_as(line.config))
+    return plan_writes(snapshot.book, rollup, theirs, kept, planner_of(line.config))
+
+
+def pusher(line: Line, run_id: str, goals: MirrorTable, own: tuple[str, ...]) -> Pusher:
+    """Return what sends plans for the goal table in a run; ``own`` are the columns of the organization's own."""
     return Pusher(
         client=line.client,
         journal=line.journal,
@@ -375,6 +392,7 @@ def pusher(line: Line, run_id: str, goals: MirrorTable) -> Pusher:
         clock=line.clock,
         batch_size=line.config.writeback.batch_size,
         on_goal=line.on_write,
+        own=own,
     )
 
 
@@ -390,7 +408,8 @@ def _reader(line: Line, snapshot: Snapshot, now: dt.datetime) -> VisibilityReade
 
 def _push(line: Line, run_id: str, snapshot: Snapshot, plan: WritePlan, rollup: Rollup) -> Pushed:
     goals = snapshot.tables["goal"]
-    return pusher(line, run_id, goals).push(plan, snapshot.book.goals, planning_again(rollup))
+    again = planning_again(rollup, planner_of(line.config))
+    return pusher(line, run_id, goals, own_columns(line.config)).push(plan, snapshot.book.goals, again)
 
 
 def _more(line: Line, schema: Schema, names: Iterable[str], now: dt.datetime) -> Iterable[Table]:

@@ -27,6 +27,7 @@ from d365sync.core.values import Row
 from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.metadata import read_schema
 from d365sync.errors import AuthError, ConflictError, D365SyncError, RejectedError
+from d365sync.sync.modes import COLUMNS, faults_of
 from d365sync.sync.visibility import DISABLED, OBJECT_ID
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ def examine(config: Config, client: DataverseClient, now: Callable[[], dt.dateti
             known = [column for column in columns if column in table.columns]
             rows[name] = _ask(f"read {name}", lambda table=table, known=known: _read_all(client, table, known))  # type: ignore[misc]
             yield Check(f"read {name}", Verdict.OK, f"{counted(len(rows[name]), 'row')}{_tracking(table)}")
+        yield from _own_columns(config, schema.table("goal"))
         book = build_book(rows, config.rollup.zone, config.reading)
         yield from _sources(client, book, schema)
         yield from _impersonation(config, client, schema.table("systemuser"), book)
@@ -113,6 +115,19 @@ def _goal_tables(schema: Schema) -> Iterator[Check]:
         missing = [column for column in columns if column not in schema.table(name).columns]
         if missing:
             yield Check(f"table {name}", Verdict.FAIL, f"has no column {', '.join(missing)}", exit_code=1)
+
+
+def _own_columns(config: Config, goals: Table) -> Iterator[Check]:
+    """Check that the columns of the organization's own can take our numbers, where they are written."""
+    if config.writeback.mode != COLUMNS:
+        return
+    faults = faults_of(config, goals)
+    for fault in faults:
+        mend = "change the column in Dataverse, or name another in writeback.columns"
+        yield Check("columns to write", Verdict.FAIL, fault, mend, exit_code=2)
+    if not faults:
+        found = ", ".join(f"{target} ({source})" for source, target in config.writeback.columns.items())
+        yield Check("columns to write", Verdict.OK, found)
 
 
 def _sources(client: DataverseClient, book: GoalBook, schema: Schema) -> Iterator[Check]:
@@ -185,7 +200,7 @@ def _writable(config: Config, client: DataverseClient, table: Table, book: GoalB
 
     Assumed: the platform checks the privilege before the row version.
     """
-    if config.writeback.mode != "override":
+    if config.writeback.mode == "plan":
         yield Check("write goals", Verdict.OK, f"not needed in mode {config.writeback.mode}")
         return
     goal: Goal | None = next((goal for goal in book.goals.values() if goal.is_open), None)

@@ -14,7 +14,7 @@ from d365sync.core.goals.doubles import double_problems
 from d365sync.core.goals.needs import columns_needed, goals_to_compute
 from d365sync.core.goals.participation import group_goals
 from d365sync.core.goals.rollup import Rollup
-from d365sync.core.goals.writes import WritePlan, overridden_by_person, plan_writes
+from d365sync.core.goals.writes import WritePlan, overridden_by_person
 from d365sync.core.schema import Schema
 from d365sync.errors import UsageError
 from d365sync.mirror.tables import MirrorTable
@@ -25,12 +25,14 @@ from d365sync.sync.cycle import (
     Snapshot,
     known_visibility,
     load_book,
+    plan_of,
     recompute,
     roll_up_all,
     snapshot_of,
 )
 from d365sync.sync.definitions import remembered
 from d365sync.sync.doubles import kept_doubles
+from d365sync.sync.modes import own_columns
 from d365sync.sync.pull import mirror_table
 
 
@@ -43,8 +45,10 @@ def mirrored(line: Line, now: dt.datetime) -> Snapshot:
     if line.mirror.position("goal") is None:
         raise UsageError("nothing has been pulled yet", hint="run `d365sync sync` (it writes nothing in mode plan)")
     schema = remembered(line.mirror)
+    own = {"goal": own_columns(line.config)}
     tables = {
-        name: _table(schema, name, [*columns, *line.mirror.columns_of(name)]) for name, columns in BOOK_COLUMNS.items()
+        name: _table(schema, name, [*columns, *line.mirror.columns_of(name), *own.get(name, ())])
+        for name, columns in BOOK_COLUMNS.items()
     }
     _check(line, (table for name, table in tables.items() if name not in LATE_TABLES))
     book = load_book(line, tables)
@@ -63,7 +67,7 @@ def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
         rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
         doubled = double_problems(snapshot.book, kept_doubles(line, snapshot))
         rollup = replace(rollup, problems=(*rollup.problems, *doubled))
-        return rollup, plan_writes(snapshot.book, rollup, theirs, line.journal.kept_values())
+        return rollup, plan_of(line, snapshot, rollup, theirs)
 
 
 def _table(schema: Schema, name: str, columns: Iterable[str]) -> MirrorTable:

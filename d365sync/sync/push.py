@@ -24,17 +24,16 @@ from d365sync.core.goals.book import goal_of
 from d365sync.core.goals.goal import Goal
 from d365sync.core.goals.rollup import Rollup
 from d365sync.core.goals.writes import (
-    OVERRIDDEN,
-    PERCENTAGE,
     GoalWrite,
+    Planner,
     Skip,
     SkipReason,
     WritePlan,
-    as_stored,
+    arrived,
+    held,
     is_ours,
-    override_body,
-    plan_goal,
     stored,
+    write_body,
 )
 from d365sync.core.values import Row
 from d365sync.errors import AuthError, ConflictError, ProtocolError, RejectedError, RemoteError, RetryableError
@@ -116,7 +115,10 @@ class _Settled:
 
 @dataclass(frozen=True, slots=True)
 class Pusher:
-    """What pushing needs; ``goals`` is the mirrored goal table, ``clock`` gives the present instant."""
+    """What pushing needs; ``goals`` is the mirrored goal table, ``clock`` gives the present instant.
+
+    ``own`` are the columns of the organization's own that the writes are about.
+    """
 
     client: DataverseClient
     journal: Journal
@@ -126,6 +128,7 @@ class Pusher:
     clock: Callable[[], dt.datetime]
     batch_size: int = 1000
     on_goal: Callable[[GoalWrite], None] = field(default=lambda _write: None)
+    own: tuple[str, ...] = ()
 
     def push(self, plan: WritePlan, current: Mapping[str, Goal], again: Again) -> Pushed:
         """Send every write of a plan; one goal's refusal does not stop the others.
@@ -161,7 +164,7 @@ class Pusher:
         throttled: list[tuple[_Step, RetryableError]] = []
         for step, outcome in zip(steps, self._send(steps), strict=True):
             if not isinstance(outcome, RemoteError):
-                _written(step, outcome, settled, pushed)
+                self._written(step, outcome, settled, pushed)
             elif isinstance(outcome, RetryableError) and outcome.status == THROTTLED:
                 throttled.append((step, outcome))
                 settled.endings.append(Ending(step.number, WriteOutcome.FAILED, message=str(outcome)))
@@ -180,7 +183,7 @@ class Pusher:
         intents = [_intent(step) for step in steps]
         for step, number in zip(steps, self.journal.intend(self.run_id, intents, self.clock()), strict=True):
             step.number = number
-        changes = [RowChange(s.goal.id, override_body(s.write, self.clock()), s.write.etag) for s in steps]
+        changes = [RowChange(s.goal.id, write_body(s.write, self.clock()), s.write.etag) for s in steps]
         try:
             return change_rows(self.client, self.goals.table, changes, self.goals.column_names)
         except ProtocolError as error:
@@ -205,10 +208,10 @@ class Pusher:
             if isinstance(outcome, RemoteError):
                 _unreadable(step, outcome, settled, pushed)
                 continue
-            goal = goal_of(outcome)
+            goal = goal_of(outcome, self.own)
             in_doubt = step.open or not isinstance(error, ConflictError)
-            if in_doubt and _arrived(goal, step.write):
-                _written(step, outcome, settled, pushed)
+            if in_doubt and arrived(step.write, goal):
+                self._written(step, outcome, settled, pushed)
             elif in_doubt and goal.etag == step.write.etag:
                 _send_again(step, error, settled, pushed)
             else:
@@ -218,6 +221,14 @@ class Pusher:
                 self._plan_again(step, goal, again, settled, pushed)
         self._note(settled)
         return settled.again
+
+    def _written(self, step: _Step, row: Row, settled: _Settled, pushed: Pushed) -> None:
+        goal = goal_of(row, self.own)
+        ending = Ending(step.number, WriteOutcome.DONE, etag=goal.etag, after=stored(step.write, goal))
+        settled.endings.append(ending)
+        settled.rows.append(row)
+        pushed.written.append(step.write)
+        log.info("goal.written", goal=goal.id, title=goal.title)
 
     def _plan_again(self, step: _Step, goal: Goal, again: Again, settled: _Settled, pushed: Pushed) -> None:
         planned = again(goal, step.goal, step.ours)
@@ -252,17 +263,7 @@ class Pusher:
 
 
 def _intent(step: _Step) -> Intent:
-    goal = step.goal
-    before = {**goal.native, PERCENTAGE: goal.percentage, OVERRIDDEN: int(goal.is_overridden)}
-    return Intent(goal.id, goal.title, step.write.etag, before, step.write.after)
-
-
-def _written(step: _Step, row: Row, settled: _Settled, pushed: Pushed) -> None:
-    goal = goal_of(row)
-    settled.endings.append(Ending(step.number, WriteOutcome.DONE, etag=goal.etag, after=stored(step.write, goal)))
-    settled.rows.append(row)
-    pushed.written.append(step.write)
-    log.info("goal.written", goal=goal.id, title=goal.title)
+    return Intent(step.goal.id, step.goal.title, step.write.etag, held(step.write, step.goal), step.write.after)
 
 
 def _refused(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
@@ -307,10 +308,6 @@ def _vanished(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed
     pushed.skips.append(_skip(step.goal, SkipReason.GONE, "was deleted meanwhile"))
 
 
-def _arrived(goal: Goal, write: GoalWrite) -> bool:
-    return goal.is_overridden == write.overridden and is_ours(goal, as_stored(write.after))
-
-
 def _give_up_when_all_is_forbidden(pushed: Pushed) -> None:
     """Stop when nothing could be written and every refusal was for want of a right: it is not about one goal.
 
@@ -322,8 +319,11 @@ def _give_up_when_all_is_forbidden(pushed: Pushed) -> None:
         raise forbidden[0].error
 
 
-def planning_again(rollup: Rollup) -> Again:
-    """Return how a sync plans a goal again: from what it is now, unless what defines its numbers changed."""
+def planning_again(rollup: Rollup, planner: Planner) -> Again:
+    """Return how a sync plans a goal again: from what it is now, unless what defines its numbers changed.
+
+    Columns of the organization's own are ours by configuration, but not what somebody has just put into them.
+    """
 
     def again(goal: Goal, before: Goal, ours: Sequence[Values]) -> GoalWrite | Skip | None:
         if not goal.is_open:
@@ -332,7 +332,9 @@ def planning_again(rollup: Rollup) -> Again:
             return _skip(goal, SkipReason.CONFLICT, "was overridden by a person meanwhile")
         if _definition(goal) != _definition(before):
             return _skip(goal, SkipReason.CONFLICT, "was redefined meanwhile; the next sync takes it up")
-        return plan_goal(goal, rollup.totals[goal.id])
+        if goal.own != before.own:
+            return _skip(goal, SkipReason.CONFLICT, "has other values in its columns since; the next sync sees them")
+        return planner(goal, rollup.totals[goal.id], None)
 
     return again
 
@@ -348,4 +350,4 @@ def _skip(goal: Goal, reason: SkipReason, tail: str) -> Skip:
 
 def _definition(goal: Goal) -> Goal:
     """Return a goal without what a rollup, a rename or an override changes."""
-    return replace(goal, title="", etag="", native={}, percentage=None, rolled_up_at=None, is_overridden=False)
+    return replace(goal, title="", etag="", native={}, own={}, percentage=None, rolled_up_at=None, is_overridden=False)

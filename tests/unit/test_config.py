@@ -68,9 +68,21 @@ def test_a_mistyped_environment_variable_is_a_fault() -> None:
     assert "D365SYNC_WRITBACK__MODE" in problems({"dataverse": REMOTE}, {"D365SYNC_WRITBACK__MODE": "plan"})[0]
 
 
-@pytest.mark.parametrize("mode", ["columns", "recalculate"])
-def test_a_mode_of_a_later_version_is_refused_by_name(mode: str) -> None:
-    assert f'mode = "{mode}" is not available' in problems({"dataverse": REMOTE, "writeback": {"mode": mode}})[0]
+def test_columns_to_write_are_checked_all_at_once() -> None:
+    columns = {"actualmoney": "new_actual", "percentage": "new_actual", "title": "new_title", "actualinteger": "title"}
+    (fault,) = problems({"dataverse": REMOTE, "writeback": {"mode": "columns", "columns": columns}})
+    for words in ("percentage names new_actual, and so does", "title is not a number", "actualinteger names 'title'"):
+        assert words in fault
+    (fault,) = problems({"dataverse": REMOTE, "writeback": {"mode": "columns", "columns": {}}})
+    assert "needs the columns to write" in fault
+
+
+def test_columns_to_write_may_come_from_the_environment() -> None:
+    environ = {"D365SYNC_WRITEBACK__MODE": "columns", "D365SYNC_WRITEBACK__COLUMNS__ACTUALMONEY": "new_actual"}
+    document = {"dataverse": REMOTE, "writeback": {"columns": {"percentage": "new_percent"}}}
+    config = parse(document, environ, folder=FOLDER)
+    assert config.writeback.columns == {"percentage": "new_percent", "actualmoney": "new_actual"}
+    assert document["writeback"] == {"columns": {"percentage": "new_percent"}}
 
 
 @pytest.mark.parametrize(

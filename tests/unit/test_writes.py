@@ -12,9 +12,9 @@ from d365sync.core.goals.writes import (
     WritePlan,
     is_ours,
     overridden_by_person,
-    override_body,
     plan_goal,
     plan_writes,
+    write_body,
 )
 from tests.unit.goals import book, goal
 
@@ -85,7 +85,7 @@ def test_a_closed_goal_is_not_written() -> None:
 
 def test_the_body_carries_both_flags_and_only_the_changes() -> None:
     (write,) = plan(goal("a", native={"inprogressmoney": Decimal(0)}), "250").writes
-    assert override_body(write, NOW) == {
+    assert write_body(write, NOW) == {
         "isoverride": True,
         "isoverridden": True,
         "actualmoney": Decimal(250),

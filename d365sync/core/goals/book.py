@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -90,10 +90,13 @@ NAMED_BY_CODES: Mapping[int, Literal["start", "end"]] = {1: "start", 2: "end"}
 NAME_COLUMNS = {"systemuser": "fullname", "team": "name"}
 
 
-def build_book(rows: Mapping[str, Iterable[Row]], zone: ZoneInfo, rules: ReadingRules = AS_ASSUMED) -> GoalBook:
+def build_book(
+    rows: Mapping[str, Iterable[Row]], zone: ZoneInfo, rules: ReadingRules = AS_ASSUMED, own: Sequence[str] = ()
+) -> GoalBook:
     """Read the rows of the tables of :data:`BOOK_COLUMNS`, keyed by logical name; missing tables are empty.
 
     ``zone`` is where goal days begin: the organization's fiscal start is an instant that is turned into a date there.
+    ``own``: as of :func:`goal_of`.
     """
     fields: dict[str, list[RollupField]] = defaultdict(list)
     for row in rows.get("rollupfield", ()):
@@ -104,7 +107,7 @@ def build_book(rows: Mapping[str, Iterable[Row]], zone: ZoneInfo, rules: Reading
     }
     return GoalBook(
         organization=_organization(next(iter(rows.get("organization", ())), {}), currencies, zone, rules),
-        goals={goal.id: goal for goal in map(goal_of, rows.get("goal", ()))},
+        goals={goal.id: goal for goal in (goal_of(row, own) for row in rows.get("goal", ()))},
         metrics={
             metric.id: metric
             for metric in (_metric(row, tuple(fields[_text(row, "metricid")])) for row in rows.get("metric", ()))
@@ -120,8 +123,8 @@ def build_book(rows: Mapping[str, Iterable[Row]], zone: ZoneInfo, rules: Reading
     )
 
 
-def goal_of(row: Row) -> Goal:
-    """Read one goal row; it may carry its etag under ``@odata.etag``."""
+def goal_of(row: Row, own: Sequence[str] = ()) -> Goal:
+    """Read one goal row, with these columns of the organization's own; its etag may be under ``@odata.etag``."""
     return Goal(
         id=_text(row, "goalid"),
         title=_text(row, "title") or "(no title)",
@@ -148,6 +151,7 @@ def goal_of(row: Row) -> Goal:
         stretch_targets={data_type: _number(row, f"stretchtarget{data_type}") for data_type in DataType},
         native={column: _number(row, column) for column in VALUE_COLUMNS},
         queries={slot: query for slot in SLOTS if (query := _id(row, slot.query_lookup))},
+        own={name: _number(row, name) for name in own},
     )
 
 

@@ -132,7 +132,7 @@ class Goal:
     and ``manager_type`` say whether each is a ``systemuser`` or a ``team``. ``starts_at``
     and ``ends_at`` are the stored bounds: instants of somebody's midnight, or None. ``native`` holds the nine
     rolled-up columns, ``targets`` and ``stretch_targets`` the value per data type. ``queries`` maps a slot to the
-    id of its rollup query.
+    id of its rollup query. ``own`` are columns of the organization's own that take our numbers.
     """
 
     id: str
@@ -160,6 +160,7 @@ class Goal:
     native: Mapping[str, Number | None]
     queries: Mapping[Slot, str]
     manager_type: str | None = None
+    own: Mapping[str, Number | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from d365sync.core.goals.goal import VALUE_COLUMNS, Goal, Number
@@ -18,6 +18,7 @@ from d365sync.core.goals.writes import (
     SkipReason,
     WritePlan,
     as_stored,
+    no_etag,
 )
 
 Columns = Mapping[str, Number | None]
@@ -40,16 +41,20 @@ class WrittenGoal:
     later: str | None
 
 
-def plan_undo(written: Iterable[WrittenGoal], goals: Mapping[str, Goal]) -> WritePlan:
+def plan_undo(
+    written: Iterable[WrittenGoal], goals: Mapping[str, Goal], own: Sequence[str] = (), stamp: str = ""
+) -> WritePlan:
     """Compare what a run wrote with the goals as they are now; goals in title order.
 
     A goal that a later run wrote, or that somebody changed, closed or deleted, is left alone. A rename is no change.
+    With ``own``, the run wrote these columns of the organization's own, and ``stamp`` takes the time of the undo.
     """
+    kind = _OwnColumns(tuple(own), stamp) if own else _Override()
     writes: list[GoalWrite] = []
     skips: list[Skip] = []
     unchanged = 0
     for one in sorted(written, key=lambda one: (one.title, one.goal_id)):
-        step = _step(one, goals.get(one.goal_id))
+        step = _step(one, goals.get(one.goal_id), kind)
         if isinstance(step, GoalWrite):
             writes.append(step)
         elif step is not None:
@@ -59,37 +64,62 @@ def plan_undo(written: Iterable[WrittenGoal], goals: Mapping[str, Goal]) -> Writ
     return WritePlan(tuple(writes), tuple(skips), unchanged)
 
 
-def _step(written: WrittenGoal, goal: Goal | None) -> GoalWrite | Skip | None:
+def _step(written: WrittenGoal, goal: Goal | None, kind: _Override | _OwnColumns) -> GoalWrite | Skip | None:
     if goal is None:
         return Skip(written.goal_id, written.title, SkipReason.GONE, f"'{written.title}' was deleted since")
-    if _holds(goal, written.before):
+    if kind.holds(goal, written.before):
         return None
     if written.later is not None:
         return _skip(goal, SkipReason.CONFLICT, f"was written again by run {written.later}; undo that one first")
     if not goal.is_open:
         return _skip(goal, SkipReason.CLOSED, "is closed; Dataverse keeps it read-only")
     candidates = [written.after] if written.sure else as_stored(written.after)
-    if goal.etag != written.etag and not any(_holds(goal, one) for one in candidates):
+    if goal.etag != written.etag and not any(kind.holds(goal, one) for one in candidates):
         return _skip(goal, SkipReason.CONFLICT, "was changed since by somebody else; left as it is")
-    return _write(goal, written.before)
+    return kind.write(goal, written.before) if goal.etag else no_etag(goal)
 
 
-def _write(goal: Goal, before: Columns) -> GoalWrite:
-    held: Columns = {**goal.native, PERCENTAGE: goal.percentage}
-    changes = [
+@dataclass(frozen=True, slots=True)
+class _Override:
+    """A run that wrote the nine columns and the override."""
+
+    def holds(self, goal: Goal, columns: Columns) -> bool:
+        """Say whether a goal has these nine columns and this override; one that is not named is not compared."""
+        flag = columns.get(OVERRIDDEN)
+        return all(goal.native.get(name) == columns.get(name) for name in VALUE_COLUMNS) and (
+            flag is None or goal.is_overridden == bool(flag)
+        )
+
+    def write(self, goal: Goal, before: Columns) -> GoalWrite:
+        """Return the write that puts them back."""
+        held: Columns = {**goal.native, PERCENTAGE: goal.percentage}
+        changes = _back(held, before, [name for name in (*VALUE_COLUMNS, PERCENTAGE) if name in before])
+        after = {name: before.get(name) for name in VALUE_COLUMNS}
+        return GoalWrite(goal.id, goal.title, goal.etag, changes, after, bool(before.get(OVERRIDDEN, 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnColumns:
+    """A run that wrote columns of the organization's own."""
+
+    names: tuple[str, ...]
+    stamp: str
+
+    def holds(self, goal: Goal, columns: Columns) -> bool:
+        """Say whether a goal has these columns."""
+        return all(goal.own.get(name) == columns[name] for name in self.names if name in columns)
+
+    def write(self, goal: Goal, before: Columns) -> GoalWrite:
+        """Return the write that puts them back."""
+        after = {name: before[name] for name in self.names if name in before}
+        return GoalWrite(goal.id, goal.title, goal.etag, _back(goal.own, before, list(after)), after, None, self.stamp)
+
+
+def _back(held: Columns, before: Columns, names: Iterable[str]) -> tuple[ColumnChange, ...]:
+    return tuple(
         ColumnChange(name, held.get(name), before[name], "as it was before the run")
-        for name in (*VALUE_COLUMNS, PERCENTAGE)
-        if name in before and held.get(name) != before[name]
-    ]
-    after = {name: before.get(name) for name in VALUE_COLUMNS}
-    return GoalWrite(goal.id, goal.title, goal.etag, tuple(changes), after, overridden=bool(before.get(OVERRIDDEN, 0)))
-
-
-def _holds(goal: Goal, columns: Columns) -> bool:
-    """Say whether a goal has these nine columns and this override; an override that is not named is not compared."""
-    flag = columns.get(OVERRIDDEN)
-    return all(goal.native.get(name) == columns.get(name) for name in VALUE_COLUMNS) and (
-        flag is None or goal.is_overridden == bool(flag)
+        for name in names
+        if held.get(name) != before[name]
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from d365sync.core.goals.goal import VALUE_COLUMNS, Goal, Number
@@ -30,19 +31,30 @@ class SavedGoal:
 
 @dataclass(frozen=True, slots=True)
 class SavedPlan:
-    """A saved plan: the organization and the run it was made in."""
+    """A saved plan: the organization, the run and the write mode it was made in."""
 
     organization_id: str
     run_id: str
     goals: tuple[SavedGoal, ...]
+    mode: str = "override"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it writes to."""
+        return tuple(dict.fromkeys(change.column for goal in self.goals for change in goal.changes))
 
 
 def read_saved_plan(document: object) -> SavedPlan:
     """Read a plan document; numbers with a fraction must be Decimals.
 
     Raises:
-        UsageError: it is not one, or not of this version.
+        UsageError: it is not one, or not of this version, or there is nothing in it to be written.
     """
+    if isinstance(document, dict) and document.get("mode") == "recalculate":
+        raise UsageError(
+            "a plan made in mode recalculate says what the platform shall compute, and holds nothing to write",
+            hint='set writeback.mode to "override" or "columns" and make another',
+        )
     try:
         return _plan(document)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -60,9 +72,15 @@ def differences(plan: SavedPlan, organization_id: str, goals: Mapping[str, Goal]
     )
 
 
-def as_write_plan(plan: SavedPlan, goals: Mapping[str, Goal]) -> WritePlan:
-    """Return the writes of a plan that fits the goals."""
-    return WritePlan(tuple(_write(one, goals[one.goal_id]) for one in plan.goals), (), 0)
+def as_write_plan(plan: SavedPlan, goals: Mapping[str, Goal], stamp: str = "") -> WritePlan:
+    """Return the writes of a plan that fits the goals; ``stamp`` takes the time of a write in mode columns."""
+    write = partial(_write_own, stamp) if plan.mode == "columns" else _write
+    return WritePlan(tuple(write(one, goals[one.goal_id]) for one in plan.goals), (), 0)
+
+
+def _write_own(stamp: str, saved: SavedGoal, goal: Goal) -> GoalWrite:
+    after = {change.column: change.ours for change in saved.changes}
+    return GoalWrite(goal.id, goal.title, goal.etag, saved.changes, after, None, stamp)
 
 
 def _write(saved: SavedGoal, goal: Goal) -> GoalWrite:
@@ -71,23 +89,26 @@ def _write(saved: SavedGoal, goal: Goal) -> GoalWrite:
 
 
 def _plan(document: Any) -> SavedPlan:
-    goals = tuple(_goal(entry) for entry in document["goals"])
+    mode = document.get("mode", "override")
+    if mode not in ("override", "columns"):
+        raise ValueError(f"the mode {mode!r} is not one that writes numbers")
+    goals = tuple(_goal(entry, mode) for entry in document["goals"])
     if len({goal.goal_id for goal in goals}) != len(goals):
         raise ValueError("a goal stands in it twice")
-    return SavedPlan(parse_guid(document["organization"]), str(document["run"]), goals)
+    return SavedPlan(parse_guid(document["organization"]), str(document["run"]), goals, mode)
 
 
-def _goal(entry: Any) -> SavedGoal:
+def _goal(entry: Any, mode: str) -> SavedGoal:
     etag = entry["etag"]
     if not isinstance(etag, str) or not etag.startswith(('W/"', '"')):
         raise ValueError(f"the etag {etag!r} is none")
-    changes = tuple(_change(change) for change in entry["changes"])
+    changes = tuple(_change(change, mode) for change in entry["changes"])
     return SavedGoal(parse_guid(entry["goal"]), str(entry["title"]), etag, changes)
 
 
-def _change(entry: Any) -> ColumnChange:
-    column = entry["column"]
-    if column not in (*VALUE_COLUMNS, PERCENTAGE):
+def _change(entry: Any, mode: str) -> ColumnChange:
+    column = str(entry["column"])
+    if mode == "override" and column not in (*VALUE_COLUMNS, PERCENTAGE):
         raise ValueError(f"{column!r} is not a column that is written")
     return ColumnChange(column, _number(entry["native"]), _number(entry["ours"]), str(entry["why"]))
 

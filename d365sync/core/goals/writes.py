@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from enum import StrEnum
+from typing import TypeAlias
 
 from d365sync.core.goals.goal import VALUE_COLUMNS, Goal, GoalBook, Number
 from d365sync.core.goals.rollup import GoalTotals, Rollup
 from d365sync.core.problems import Severity
 
 PERCENTAGE = "percentage"
+STAMP = "lastrolledupdate"
+OVERRIDE = "isoverride"
 OVERRIDDEN = "isoverridden"
 SENT = "sent."
 """Prefix of what was sent for a column that Dataverse stored otherwise (rounded, or recomputed by itself)."""
@@ -56,7 +59,9 @@ class ColumnChange:
 class GoalWrite:
     """The changes of one goal, to be sent as one request that holds only if the goal still has ``etag``.
 
-    ``after`` are the nine columns, and ``overridden`` the flag, as they shall be.
+    ``after`` are the nine columns, and ``overridden`` the flag, as they shall be; with ``overridden`` None it is about
+    columns of the organization's own, and ``after`` are those. ``stamp`` is the column that takes the time of the
+    write, empty for none.
     """
 
     goal_id: str
@@ -64,7 +69,8 @@ class GoalWrite:
     etag: str
     changes: tuple[ColumnChange, ...]
     after: Mapping[str, Number | None] = field(repr=False)
-    overridden: bool = True
+    overridden: bool | None = True
+    stamp: str = STAMP
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,10 @@ class WritePlan:
         return not self.writes
 
 
+Planner: TypeAlias = Callable[[Goal, GoalTotals, Mapping[str, Number | None] | None], GoalWrite | Skip | None]
+"""Compares one goal with our numbers; the last are its ``kept`` columns (see :func:`plan_writes`)."""
+
+
 def is_ours(goal: Goal, written: Sequence[Mapping[str, Number | None]]) -> bool:
     """Say whether an override on a goal is one that we wrote and nobody changed since.
 
@@ -110,25 +120,31 @@ def as_stored(sent: Mapping[str, Number | None]) -> tuple[Mapping[str, Number | 
     return tuple(one for index, one in enumerate(found) if one not in found[:index])
 
 
+def held(write: GoalWrite, goal: Goal) -> dict[str, Number | None]:
+    """Return what a goal holds of what a write is about: its own columns, or the nine, the percentage and the flag."""
+    if write.overridden is None:
+        return {name: goal.own.get(name) for name in write.after}
+    return {**goal.native, PERCENTAGE: goal.percentage, OVERRIDDEN: int(goal.is_overridden)}
+
+
+def arrived(write: GoalWrite, goal: Goal) -> bool:
+    """Say whether a goal holds what was written, as it is or rounded."""
+    if write.overridden is None:
+        return any(not differing(goal.own, one, {}) for one in as_stored(write.after))
+    return goal.is_overridden == write.overridden and is_ours(goal, as_stored(write.after))
+
+
 def stored(write: GoalWrite, goal: Goal) -> dict[str, Number | None]:
-    """Return columns, percentage and override of a goal after a write, and what was sent where it differs from them.
+    """Return what a goal :func:`held` after a write, and what was sent where it differs from that.
 
     ``goal`` is what the answer to the write says. Where it holds what we cannot have written, somebody was quicker than
     the answer: then it is what was sent, so that the goal does not count as ours.
     """
-    if not is_ours(goal, as_stored(write.after)):
-        return {**write.after, OVERRIDDEN: int(write.overridden)}
-    held: dict[str, Number | None] = {
-        **goal.native,
-        PERCENTAGE: goal.percentage,
-        OVERRIDDEN: int(goal.is_overridden),
-    }
+    now = held(write, goal)
     sent = {**write.after, **{change.column: change.ours for change in write.changes if change.column == PERCENTAGE}}
-    now = {**goal.native, PERCENTAGE: goal.percentage}
-    for name, value in sent.items():
-        if not _same(now.get(name), value):
-            held[SENT + name] = value
-    return held
+    if any(differing(now, one, {}) == () for one in as_stored(write.after)):
+        return now | {SENT + name: value for name, value in sent.items() if not _same(now.get(name), value)}
+    return {**write.after, **({} if write.overridden is None else {OVERRIDDEN: int(write.overridden)})}
 
 
 def overridden_by_person(
@@ -145,11 +161,12 @@ def plan_writes(
     rollup: Rollup,
     theirs: frozenset[str],
     kept: Mapping[str, Mapping[str, Number | None]] | None = None,
+    planner: Planner | None = None,
 ) -> WritePlan:
     """Compare every goal with our numbers; goals in title order.
 
     ``theirs`` are the goals overridden by a person. ``kept`` are, per goal, the columns as :func:`stored` after our
-    last write: a number that Dataverse stored otherwise than sent is not sent again.
+    last write: a number that Dataverse stored otherwise than sent is not sent again. ``planner`` compares one goal.
     """
     kept = kept or {}
     blocked = {p.goal_id: p.message for p in rollup.problems if p.severity is Severity.BLOCKING}
@@ -157,7 +174,9 @@ def plan_writes(
     skips: list[Skip] = []
     unchanged = 0
     for goal in sorted(book.goals.values(), key=lambda one: (one.title, one.id)):
-        step = _step(goal, rollup.totals.get(goal.id), theirs, blocked.get(goal.id), kept.get(goal.id))
+        step = _left_alone(goal, rollup.totals, theirs, blocked.get(goal.id)) or (planner or plan_goal)(
+            goal, rollup.totals[goal.id], kept.get(goal.id)
+        )
         if isinstance(step, GoalWrite):
             writes.append(step)
         elif isinstance(step, Skip):
@@ -174,46 +193,53 @@ def plan_goal(
 
     A goal without an etag is not written: nothing would keep a later edit from being overwritten.
     """
-    kept = kept or {}
-    changes = [
-        ColumnChange(column, goal.native.get(column), totals.totals[column], _why(goal, totals.totals[column]))
-        for column in VALUE_COLUMNS
-        if not _held(column, goal.native.get(column), totals.totals[column], kept)
-    ]
-    if not _held(PERCENTAGE, goal.percentage, totals.percentage, kept):
-        changes.append(ColumnChange(PERCENTAGE, goal.percentage, totals.percentage, "follows actual and target"))
+    ours = {**totals.totals, PERCENTAGE: totals.percentage}
+    native = {**goal.native, PERCENTAGE: goal.percentage}
+    changes = tuple(
+        ColumnChange(name, native.get(name), ours[name], _why(goal, name, ours[name]))
+        for name in differing(native, ours, kept or {})
+    )
     if not changes:
         return None
     if not goal.etag:
-        return Skip(goal.id, goal.title, SkipReason.PROBLEM, f"'{goal.title}' came without an etag; left as it is")
-    return GoalWrite(goal.id, goal.title, goal.etag, tuple(changes), dict(totals.totals))
+        return no_etag(goal)
+    return GoalWrite(goal.id, goal.title, goal.etag, changes, dict(totals.totals))
 
 
-def override_body(write: GoalWrite, now: dt.datetime) -> dict[str, object]:
-    """Return the columns to send: the changes, both override flags, and the time of this rollup.
+def no_etag(goal: Goal) -> Skip:
+    """Return the goal as left alone."""
+    return Skip(goal.id, goal.title, SkipReason.PROBLEM, f"'{goal.title}' came without an etag; left as it is")
+
+
+def differing(
+    now: Mapping[str, Number | None], ours: Mapping[str, Number | None], kept: Mapping[str, Number | None]
+) -> tuple[str, ...]:
+    """Return the columns that do not hold our number, nor what Dataverse made of it when it was sent."""
+    return tuple(name for name, value in ours.items() if not _held(name, now.get(name), value, kept))
+
+
+def write_body(write: GoalWrite, now: dt.datetime) -> dict[str, object]:
+    """Return the columns to send: the changes, both override flags (unless it is about other columns), and the time.
 
     Source: Roll up goal totals (isoverride in the same request, isoverridden to keep the value).
     """
-    body: dict[str, object] = {change.column: change.ours for change in write.changes}
-    return {"isoverride": True, "isoverridden": write.overridden, **body, "lastrolledupdate": now}
+    flags: dict[str, object] = {} if write.overridden is None else {OVERRIDE: True, OVERRIDDEN: write.overridden}
+    stamp: dict[str, object] = {write.stamp: now} if write.stamp else {}
+    return flags | {change.column: change.ours for change in write.changes} | stamp
 
 
-def _step(
-    goal: Goal,
-    totals: GoalTotals | None,
-    theirs: frozenset[str],
-    blocked: str | None,
-    kept: Mapping[str, Number | None] | None,
-) -> GoalWrite | Skip | None:
+def _left_alone(
+    goal: Goal, totals: Mapping[str, GoalTotals], theirs: frozenset[str], blocked: str | None
+) -> Skip | None:
     if not goal.is_open:
         return Skip(goal.id, goal.title, SkipReason.CLOSED, f"'{goal.title}' is closed; Dataverse keeps it read-only")
     if goal.id in theirs:
         return Skip(
             goal.id, goal.title, SkipReason.OVERRIDDEN, f"'{goal.title}' was overridden by a person; left as it is"
         )
-    if totals is None:
+    if goal.id not in totals:
         return Skip(goal.id, goal.title, SkipReason.PROBLEM, blocked or f"'{goal.title}' could not be computed")
-    return plan_goal(goal, totals, kept)
+    return None
 
 
 def _held(column: str, native: Number | None, ours: Number | None, kept: Mapping[str, Number | None]) -> bool:
@@ -234,7 +260,9 @@ def _same(left: Number | None, right: Number | None) -> bool:
     return left == right
 
 
-def _why(goal: Goal, ours: Number | None) -> str:
+def _why(goal: Goal, name: str, ours: Number | None) -> str:
+    if name == PERCENTAGE:
+        return "follows actual and target"
     if ours is None:
         return "no rollup field feeds this column"
     if goal.is_overridden:
