@@ -1,7 +1,8 @@
 """Benchmarks: ways measured in turn in one run, medians, ratios, and the bounds they have to keep. Run by `make bench`.
 
 Parts: ``a`` full recompute, ``b`` with rollup queries, ``c`` growth and memory, ``d`` small changes, ``e`` compile,
-``demo`` the demo organization, ``throttled`` a server that asks for patience, ``start`` how soon the command answers.
+``demo`` the demo organization, ``throttled`` a server that asks for patience, ``start`` how soon the command answers,
+``listing`` pull and store against Microsoft's client, ``million`` against the bare limit, ``ranges`` page after page.
 Every way's numbers are compared with ours before anything is measured.
 """
 
@@ -20,6 +21,7 @@ from tests.bench.compile import compile_times
 from tests.bench.data import Size
 from tests.bench.demo import demo_pairs
 from tests.bench.large import growth
+from tests.bench.reading import listing, million, ranges
 from tests.bench.report import HEADER, printed
 from tests.bench.rollup import full
 from tests.bench.startup import start_up
@@ -30,7 +32,7 @@ HUNDRED_THOUSAND = Size(1_000_000, teams=60, sellers=2_879)
 FIVE_MILLION = Size(5_000_000, teams=60, sellers=2_879)
 QUERIES = 200
 READS = 40
-PARTS = ("a", "b", "c", "d", "e", "demo", "throttled", "start")
+PARTS = ("a", "b", "c", "d", "e", "demo", "throttled", "start", "listing", "million", "ranges")
 
 
 def measure(parts: Sequence[str], scale: float, rounds: int, folder: Path) -> Iterator[object]:
@@ -51,6 +53,7 @@ def measure(parts: Sequence[str], scale: float, rounds: int, folder: Path) -> It
         for size in (small, many):
             yield from small_change("d", size, folder, rounds + 2)
     yield from _unscaled(parts, rounds)
+    yield from _read(parts, scale, rounds)
 
 
 def _unscaled(parts: Sequence[str], rounds: int) -> Iterator[object]:
@@ -62,6 +65,15 @@ def _unscaled(parts: Sequence[str], rounds: int) -> Iterator[object]:
         yield from throttled("throttled", READS)
     if "start" in parts:
         yield from start_up("start", rounds)
+
+
+def _read(parts: Sequence[str], scale: float, rounds: int) -> Iterator[object]:
+    if "listing" in parts:
+        yield from listing("listing", int(20_000 * scale), rounds)
+    if "million" in parts:
+        yield from million("million", int(1_000_000 * scale), max(1, rounds // 2))
+    if "ranges" in parts:
+        yield from ranges("ranges", max(4, int(160 * scale)), 100, 0.5 if scale == 1 else 0.5 * scale)
 
 
 def main() -> None:

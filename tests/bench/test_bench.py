@@ -28,6 +28,9 @@ TINY = Size(400, teams=2, sellers=4, queries=6)
         ("throttled", ("asked to wait", "within 1.1x: yes")),
         ("demo", ("an idle cycle", "record by record")),
         ("start", ("--version", "complete an option", "an empty interpreter")),
+        ("listing", ("Microsoft's client, listing", "Microsoft's async client, listing")),
+        ("million", ("the bare loop", "peak memory")),
+        ("ranges", ("pull and store by ranges",)),
     ],
 )
 def test_a_part_measures_ways_that_agree(part: str, told: tuple[str, ...], tmp_path: Path) -> None:
