@@ -13,6 +13,7 @@ import datetime as dt
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,10 +22,11 @@ import structlog
 
 from d365sync.core.schema import Table
 from d365sync.core.values import Value, format_instant
+from d365sync.dataverse.ahead import FetchedPage, Lookahead
 from d365sync.dataverse.auth import TokenSource
 from d365sync.dataverse.batch import MULTIPART, Part, PartAnswer, compose, parse
 from d365sync.dataverse.batch import content_type as batch_type
-from d365sync.dataverse.decoding import PageDecoder, StoredPage
+from d365sync.dataverse.decoding import PageDecoder
 from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.throttle import side_by_side
 from d365sync.dataverse.transport import API_VERSION, Answer, Transport
@@ -42,10 +44,11 @@ from d365sync.dataverse.wire import (
 from d365sync.errors import ProtocolError, RejectedError, RetryableError
 
 log = structlog.get_logger(__name__)
-AnyPage = TypeVar("AnyPage", Page, StoredPage)
+AnyPage = TypeVar("AnyPage", Page, FetchedPage)
 
 T = TypeVar("T")
 
+TRACKED = "odata.track-changes"
 ACTION_NAMESPACE = "Microsoft.Dynamics.CRM"
 NOT_THERE = 404
 
@@ -75,6 +78,7 @@ class DataverseClient:
             api_version=api_version,
         )
         self._page_size = page_size
+        self._ahead = Lookahead()
         self.api_root = self.transport.api_root
         self.usage = self.transport.usage
 
@@ -137,7 +141,7 @@ class DataverseClient:
         """Yield every page of a tracked table; the last page carries the delta link."""
         params = {"$select": select_clause(table, columns)}
         address = f"{self.api_root}/{table.entity_set_name}"
-        yield from self._pages(table, columns, address, params, ("odata.track-changes",))
+        yield from self._pages(table, columns, address, params, (TRACKED,))
 
     def changes(self, table: Table, columns: Iterable[str], delta_link: str) -> Iterator[Page]:
         """Yield the pages of changes since a delta link; the last page carries the next delta link.
@@ -145,36 +149,40 @@ class DataverseClient:
         Raises:
             BookmarkExpiredError: the link is too old; load the table in full.
         """
-        yield from self._pages(table, columns, check_link(delta_link, self.api_root), None, ("odata.track-changes",))
+        yield from self._pages(table, columns, check_link(delta_link, self.api_root), None, (TRACKED,))
 
-    def stored_rows(
+    def fetched_rows(
         self, decoder: PageDecoder, *, where: str = "", order: str = "", tracked: bool = False
-    ) -> Iterator[StoredPage]:
-        """Yield every page of the decoder's table in stored spelling; options as for :meth:`rows`.
+    ) -> Iterator[FetchedPage]:
+        """Yield every page of the decoder's table as it comes; options as for :meth:`rows`.
 
         With ``tracked`` the last page carries the delta link; changes then must be tracked, and nothing filtered.
         """
-        table, columns = decoder.table, decoder.column_names
-        params = {"$select": select_clause(table, columns)}
+        table = decoder.table
+        params = {"$select": select_clause(table, decoder.column_names)}
         if where:
             params["$filter"] = where
         if order:
             params["$orderby"] = order
-        extra = ("odata.track-changes",) if tracked else ()
-        yield from self._paged(decoder.read, table, f"{self.api_root}/{table.entity_set_name}", params, extra)
+        extra = (TRACKED,) if tracked else ()
+        yield from self._fetched(decoder, f"{self.api_root}/{table.entity_set_name}", params, extra)
 
-    def stored_changes(self, decoder: PageDecoder, delta_link: str) -> Iterator[StoredPage]:
-        """Yield the pages of changes since a delta link in stored spelling; see :meth:`changes`.
+    def fetched_changes(self, decoder: PageDecoder, delta_link: str) -> Iterator[FetchedPage]:
+        """Yield the pages of changes since a delta link as they come; see :meth:`changes`.
 
         Raises:
             BookmarkExpiredError: the link is too old; load the table in full.
         """
-        address = check_link(delta_link, self.api_root)
-        yield from self._paged(decoder.read, decoder.table, address, None, ("odata.track-changes",))
+        yield from self._fetched(decoder, check_link(delta_link, self.api_root), None, (TRACKED,))
 
-    def stored_after(self, decoder: PageDecoder, next_link: str) -> Iterator[StoredPage]:
-        """Yield the pages from a next link on, in stored spelling."""
-        yield from self._paged(decoder.read, decoder.table, check_link(next_link, self.api_root), None, ())
+    def fetched_after(self, decoder: PageDecoder, next_link: str) -> Iterator[FetchedPage]:
+        """Yield the pages from a next link on, as they come."""
+        yield from self._fetched(decoder, check_link(next_link, self.api_root), None, ())
+
+    def _fetched(
+        self, decoder: PageDecoder, address: str, params: Mapping[str, str] | None, extra: tuple[str, ...]
+    ) -> Iterator[FetchedPage]:
+        yield from self._paged(lambda fetch: self._ahead.page(decoder, fetch), decoder.table, address, params, extra)
 
     @property
     def paging(self) -> str:
@@ -275,12 +283,12 @@ class DataverseClient:
     ) -> Iterator[Page]:
         columns = tuple(columns)
         yield from self._paged(
-            lambda body: read_page(body, table, columns), table, address, params, extra, on_behalf_of
+            lambda fetch: read_page(fetch(), table, columns), table, address, params, extra, on_behalf_of
         )
 
     def _paged(
         self,
-        read: Callable[[bytes], AnyPage],
+        take: Callable[[Callable[[], bytes]], AnyPage],
         table: Table,
         address: str,
         params: Mapping[str, str] | None,
@@ -291,8 +299,7 @@ class DataverseClient:
         seen: set[str] = {address}
         link: str | None = address
         while link is not None:
-            answer = self._send("GET", link, params=params, prefer=prefer, headers=_acting_for(on_behalf_of))
-            page = read(answer.body)
+            page = take(partial(self._body, link, params, prefer, on_behalf_of))
             params = None
             yield page
             link = check_link(page.next_link, self.api_root) if page.next_link else None
@@ -300,6 +307,9 @@ class DataverseClient:
                 raise ProtocolError(f"the pages of {table.entity_set_name} go round in a circle")
             if link is not None:
                 seen.add(link)
+
+    def _body(self, link: str, params: Mapping[str, str] | None, prefer: str, on_behalf_of: str) -> bytes:
+        return self._send("GET", link, params=params, prefer=prefer, headers=_acting_for(on_behalf_of)).body
 
     def _send(
         self,

@@ -16,8 +16,9 @@ from urllib.parse import quote, urlsplit
 
 import structlog
 
+from d365sync.dataverse.ahead import FetchedPage
 from d365sync.dataverse.batch import MOST_PARTS, Part, PartAnswer, compose, content_type, parse
-from d365sync.dataverse.decoding import PageDecoder, StoredPage
+from d365sync.dataverse.decoding import PageDecoder
 from d365sync.dataverse.transport import HEADERS, Transport
 from d365sync.dataverse.wire import error_of, select_clause
 from d365sync.errors import RejectedError, RemoteError, RetryableError
@@ -120,7 +121,7 @@ class RowsTogether:
         self._outcomes: list[Outcome] | None = None
         self._lock = threading.Lock()
 
-    def pages(self, at: int) -> Iterator[StoredPage]:
+    def pages(self, at: int) -> Iterator[FetchedPage]:
         """Yield the pages of the table of number ``at``; a page after the first is a request of its own.
 
         Raises:
@@ -134,10 +135,10 @@ class RowsTogether:
             outcome = self._outcomes[at]
         if isinstance(outcome, RemoteError):
             raise outcome
-        page = decoder.read(outcome)
+        page = FetchedPage(decoder, outcome)
         yield page
         if page.next_link is not None:
-            yield from self._client.stored_after(decoder, page.next_link)
+            yield from self._client.fetched_after(decoder, page.next_link)
 
     def _get(self, decoder: PageDecoder) -> Get:
         params = {"$select": select_clause(decoder.table, decoder.column_names)}

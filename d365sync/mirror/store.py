@@ -232,15 +232,14 @@ class Mirror:
             )
             return int(self._scalar(connection, "SELECT load_number FROM _table WHERE name = :name", name=name))
 
-    def append(self, table: MirrorTable, several: Iterable[Sequence[StoredRow]], load_number: int) -> None:
-        """Add several pages to a table that :meth:`ensure` has just made, in one transaction.
+    def append(self, table: MirrorTable, rows: Sequence[StoredRow], load_number: int) -> None:
+        """Add a page to a table that :meth:`ensure` has just made, in one transaction.
 
         Raises:
             MirrorError: the database failed; none of these rows is kept.
         """
         with self._transaction() as connection:
-            for rows in several:
-                pages.append_rows(pages.Writer(connection, self.dialect, table), rows, load_number)
+            pages.append_rows(pages.Writer(connection, self.dialect, table), rows, load_number)
 
     def fill(self, table: MirrorTable, last: Position, deleted: Sequence[str] = ()) -> Applied:
         """End the first load of a table: make its indexes, and save the bookmark. Of rows seen twice the later stays.

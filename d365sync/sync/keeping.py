@@ -5,17 +5,13 @@ IO: SQL, through the mirror.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from d365sync.core.rowshape import StoredRow
 from d365sync.dataverse.decoding import StoredPage
 from d365sync.errors import GuardError
 from d365sync.mirror.store import Applied, Mirror, Position
 from d365sync.mirror.tables import MirrorTable
-
-ROWS_PER_COMMIT = 20_000
 
 
 class Keeping(Protocol):
@@ -79,15 +75,11 @@ class Appended:
     table: MirrorTable
     load_number: int
     applied: Applied = field(default_factory=Applied)
-    _rows: list[Sequence[StoredRow]] = field(default_factory=list)
     _deleted: list[str] = field(default_factory=list)
 
     def take(self, page: StoredPage, last: Position | None) -> None:
-        """Keep one page; several are added in one transaction."""
-        self._rows.append(page.rows)
+        """Keep one page in one transaction."""
         self._deleted += page.deleted
-        if last is not None or sum(map(len, self._rows)) >= ROWS_PER_COMMIT:
-            self.mirror.append(self.table, self._rows, self.load_number)
-            self._rows = []
+        self.mirror.append(self.table, page.rows, self.load_number)
         if last is not None:
             self.applied = self.mirror.fill(self.table, last, self._deleted)

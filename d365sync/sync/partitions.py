@@ -19,14 +19,15 @@ import datetime as dt
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 
-from d365sync.core.rowshape import RowShape, StoredRow
 from d365sync.core.values import format_instant, parse_instant
-from d365sync.dataverse.decoding import PageDecoder, StoredPage
+from d365sync.dataverse.ahead import FetchedPage
+from d365sync.dataverse.decoding import PageDecoder
 from d365sync.dataverse.wire import decode_object
 from d365sync.errors import BookmarkExpiredError, RejectedError
 from d365sync.sync.streams import side_by_side
@@ -39,8 +40,7 @@ log = structlog.get_logger(__name__)
 CREATED_ON = "createdon"
 MORE = "more"
 SECOND = dt.timedelta(seconds=1)
-OURS_AT_THE_END = 2
-"""Columns after the values in a stored row: those left out, and the etag."""
+NOTHING = b'{"value":[]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,19 @@ class Spans:
             self._reading -= 1
             self._state.notify_all()
 
-    def share(self, span: Span, reached: dt.datetime) -> Span | None:
+    @property
+    def are_wanted(self) -> bool:
+        """Whether a reader waits that no span is left for."""
+        with self._state:
+            return self._hungry > len(self._waiting)
+
+    def share(self, span: Span, reached: dt.datetime | None) -> Span | None:
         """Give the later half of what is left after ``reached`` to a reader that waits; return the half to go on with.
 
         None when nobody waits, or when the rest cannot be halved: seconds are not divided.
         """
         with self._state:
-            if span.end is None or reached <= span.first or self._hungry <= len(self._waiting):
+            if reached is None or span.end is None or reached <= span.first or self._hungry <= len(self._waiting):
                 return None
             middle = (reached + (span.end - reached) / 2).replace(microsecond=0)
             if middle <= reached:
@@ -113,14 +119,13 @@ class PartitionedLoad:
 
     client: DataverseClient
     decoder: PageDecoder
-    shape: RowShape
     workers: int
     other_link: str | None
 
-    def pages(self) -> Iterator[StoredPage]:
+    def pages(self) -> Iterator[FetchedPage]:
         """Yield every row at least once, in no order; the last page, and no other, has no next link."""
-        tracked = self.shape.table.change_tracking
-        pages = self.client.stored_rows(self.decoder, tracked=tracked)
+        tracked = self.decoder.table.change_tracking
+        pages = self.client.fetched_rows(self.decoder, tracked=tracked)
         first = next(pages)
         yield first
         if first.next_link is None:
@@ -129,22 +134,22 @@ class PartitionedLoad:
         if ends is None:
             yield from pages
             return
-        log.info("load.partitioned", table=self.shape.table.logical_name, workers=self.workers)
+        log.info("load.partitioned", table=self.decoder.table.logical_name, workers=self.workers)
         yield from self._spans(*ends)
-        yield from self._newer() if tracked else (StoredPage(()),)
+        yield from self._newer() if tracked else (FetchedPage(self.decoder, NOTHING),)
 
-    def _newer(self) -> Iterator[StoredPage]:
+    def _newer(self) -> Iterator[FetchedPage]:
         """Yield what changed since the token was issued, and so the table's own link."""
         link = self.client.delta_link(self.decoder, self.other_link or "")
         try:
-            yield from self.client.stored_changes(self.decoder, link)
+            yield from self.client.fetched_changes(self.decoder, link)
         except (BookmarkExpiredError, RejectedError) as error:
-            log.warning("token.not_shared", table=self.shape.table.logical_name, reason=str(error))
-            yield from self.client.stored_rows(self.decoder, tracked=True)
+            log.warning("token.not_shared", table=self.decoder.table.logical_name, reason=str(error))
+            yield from self.client.fetched_rows(self.decoder, tracked=True)
 
     def _ends(self) -> tuple[dt.datetime, dt.datetime] | None:
         """Return when the first and the last row were made, None when that cannot be told."""
-        table = self.shape.table
+        table = self.decoder.table
         if CREATED_ON not in table.columns:
             return None
         found: list[dt.datetime] = []
@@ -157,43 +162,55 @@ class PartitionedLoad:
             found.append(parse_instant(str(rows[0].get(CREATED_ON))))
         return found[0], found[1]
 
-    def _spans(self, first: dt.datetime, last: dt.datetime) -> Iterator[StoredPage]:
+    def _spans(self, first: dt.datetime, last: dt.datetime) -> Iterator[FetchedPage]:
         spans = Spans(divided(first, last, self.workers))
-        table = self.shape.table
-        made = table.columns[CREATED_ON]
-        beside = tuple(column for column in self.shape.columns if column.logical_name != CREATED_ON)
-        decoder = PageDecoder(replace(self.shape, columns=(*beside, made)))
-        place = self.shape.places.get(CREATED_ON)
-        readers = [lambda: self._read(spans, decoder, place)] * self.workers
-        readers.append(lambda: self.client.stored_rows(self.decoder, where=f"{CREATED_ON} eq null"))
+        readers = [lambda: self._read(spans)] * self.workers
+        readers.append(lambda: self.client.fetched_rows(self.decoder, where=f"{CREATED_ON} eq null"))
         try:
-            with closing(side_by_side(readers, workers=len(readers), ahead=1)) as events:  # type: ignore[type-var]
+            with closing(side_by_side(readers, workers=len(readers))) as events:  # type: ignore[type-var]
                 for event in events:
                     if event.error is not None:
                         raise event.error
                     if event.item is not None:
-                        yield replace(event.item, next_link=MORE)
+                        yield event.item.followed_by(MORE)
         finally:
             spans.stop()
 
-    def _read(self, spans: Spans, decoder: PageDecoder, place: int | None) -> Iterator[StoredPage]:
+    def _read(self, spans: Spans) -> Iterator[FetchedPage]:
         while (span := spans.take()) is not None:
             try:
-                yield from self._span(spans, span, decoder, place)
+                yield from self._span(spans, span)
             finally:
                 spans.finish()
 
-    def _span(self, spans: Spans, span: Span, decoder: PageDecoder, place: int | None) -> Iterator[StoredPage]:
-        order = f"{CREATED_ON} asc,{self.shape.table.primary_id} asc"
+    def _span(self, spans: Spans, span: Span) -> Iterator[FetchedPage]:
+        order = f"{CREATED_ON} asc,{self.decoder.table.primary_id} asc"
         rest: Span | None = span
         while rest is not None:
             span, rest = rest, None
-            for page in self.client.stored_rows(decoder, where=span.where, order=order):
-                if page.next_link is not None and page.rows:
-                    rest = spans.share(span, parse_instant(str(page.rows[-1][-OURS_AT_THE_END - 1])))
-                yield replace(page, rows=[_without_made(row, place) for row in page.rows])
+            for page in self.client.fetched_rows(self.decoder, where=span.where, order=order):
+                if page.next_link is not None and spans.are_wanted:
+                    rest = spans.share(span, last_made(page.body))
+                yield page
                 if rest is not None:
                     break
+
+
+class _Made(msgspec.Struct, rename={"made": CREATED_ON}, gc=False):
+    made: str | None = None
+
+
+class _MadePage(msgspec.Struct, gc=False):
+    value: list[_Made]
+
+
+def last_made(body: bytes) -> dt.datetime | None:
+    """Return when the last row of a page was made, None when it does not tell."""
+    try:
+        rows = msgspec.json.decode(body, type=_MadePage).value
+        return parse_instant(rows[-1].made) if rows and rows[-1].made else None
+    except (msgspec.DecodeError, ValueError):
+        return None
 
 
 def divided(first: dt.datetime, last: dt.datetime, parts: int) -> list[Span]:
@@ -202,9 +219,3 @@ def divided(first: dt.datetime, last: dt.datetime, parts: int) -> list[Span]:
     starts = sorted({(first + step * part).replace(microsecond=0) for part in range(parts)} | {last})
     starts = [start for start in starts if start <= last]
     return [Span(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
-
-
-def _without_made(row: StoredRow, place: int | None) -> StoredRow:
-    """Return a row without the instant it was made, or with it where its shape has it."""
-    values, made, ours = row[: -OURS_AT_THE_END - 1], row[-OURS_AT_THE_END - 1], row[-OURS_AT_THE_END:]
-    return (*values, *ours) if place is None else (*values[:place], made, *values[place:], *ours)

@@ -12,8 +12,8 @@ does not, and is large         by ``modifiedon`` with an overlap; deletions by a
 may not be read (403)          not at all: its rows stay as they are, and the result says so
 =============================  ==============================================================================
 
-Pages are read and decoded in threads, and stored here, one after the other. Delivery is at least once: rows are put
-under their key, and the bookmark is saved with the last page only.
+Pages are fetched in threads; here they are decoded and stored, one after the other, while the next are on their way.
+Delivery is at least once: rows are put under their key, and the bookmark is saved with the last page only.
 
 IO: HTTP and SQL, through the client and the mirror.
 """
@@ -35,10 +35,12 @@ from d365sync.core.goals.book import BOOK_COLUMNS
 from d365sync.core.goals.participation import read_back_only
 from d365sync.core.schema import Table
 from d365sync.core.values import parse_instant
+from d365sync.dataverse.ahead import FetchedPage
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
 from d365sync.errors import AuthError, BookmarkExpiredError, RejectedError
 from d365sync.mirror.store import Mirror, Position
 from d365sync.mirror.tables import MirrorTable
+from d365sync.sync.allocating import give_back_large_blocks
 from d365sync.sync.keeping import Appended, Guard, Keeping, Replaced
 from d365sync.sync.partitions import PartitionedLoad
 from d365sync.sync.streams import side_by_side
@@ -54,7 +56,7 @@ NOT_TRACKED = "0x80072491"
 UNKNOWN_COLUMN = ("0x80060888", "0x80041103")
 """Source: web service error codes (a property or attribute that is not there)."""
 FORBIDDEN = 403
-Pages = Callable[[], Iterator[StoredPage]]
+Pages = Callable[[], Iterator[FetchedPage]]
 
 
 class Way(StrEnum):
@@ -101,12 +103,13 @@ class Reading:
     bytes: int = 0
     watermark: str = ""
 
-    def take(self, page: StoredPage, now: dt.datetime) -> None:
-        """Keep one page."""
+    def take(self, fetched: FetchedPage, now: dt.datetime) -> None:
+        """Decode and keep one page."""
+        page = fetched.decoded()
         self.rows += len(page.rows)
         self.bytes += page.size_bytes
         at = self.table.rows.places.get(MODIFIED_ON)
-        if at is not None:
+        if at is not None and not self.table.table.change_tracking:
             self.watermark = max([self.watermark, *(str(row[at]) for row in page.rows if row[at] is not None)])
         self.keeping.take(page, self._position(page, now) if page.next_link is None else None)
 
@@ -140,6 +143,7 @@ class Puller:
             GuardError: a table came back with so few of its rows that the rest is not believed to be deleted.
             MirrorError: the mirror.
         """
+        give_back_large_blocks()
         done: dict[str, TablePull] = {}
         waiting = self._together([self._reading(table) for table in tables])
         while waiting:
@@ -197,11 +201,11 @@ class Puller:
         number = self.mirror.begin_load(table.name)
         if not empty:
             keeping = Replaced(self.mirror, table, number, self._guard(table))
-            return Reading(table, Way.FULL, lambda: self.client.stored_rows(decoder, tracked=tracked), keeping)
-        pages: Pages = lambda: self.client.stored_rows(decoder, tracked=tracked)  # noqa: E731
+            return Reading(table, Way.FULL, lambda: self.client.fetched_rows(decoder, tracked=tracked), keeping)
+        pages: Pages = lambda: self.client.fetched_rows(decoder, tracked=tracked)  # noqa: E731
         if self.rules.partitions > 1 and tracked is table.table.change_tracking:
             link = self._other_link() if tracked else None
-            pages = PartitionedLoad(self.client, decoder, table.rows, self.rules.partitions, link).pages
+            pages = PartitionedLoad(self.client, decoder, self.rules.partitions, link).pages
         return Reading(table, Way.FULL, pages, Appended(self.mirror, table, number))
 
     def _together(self, readings: list[Reading]) -> list[Reading]:
@@ -224,7 +228,7 @@ class Puller:
     def _follow(self, table: MirrorTable, position: Position, link: str) -> Reading:
         decoder = PageDecoder(table.rows)
         keeping = Replaced(self.mirror, table)
-        return Reading(table, Way.DELTA, lambda: self.client.stored_changes(decoder, link), keeping, position)
+        return Reading(table, Way.DELTA, lambda: self.client.fetched_changes(decoder, link), keeping, position)
 
     def _poll(self, table: MirrorTable, position: Position) -> Reading:
         """Read rows modified since the watermark less an overlap."""
@@ -234,7 +238,7 @@ class Puller:
         where = modified_since(MODIFIED_ON, watermark - dt.timedelta(seconds=self.rules.overlap))
         order = f"{MODIFIED_ON} asc,{table.table.primary_id} asc"
         decoder = PageDecoder(table.rows)
-        pages: Pages = lambda: self.client.stored_rows(decoder, where=where, order=order)  # noqa: E731
+        pages: Pages = lambda: self.client.fetched_rows(decoder, where=where, order=order)  # noqa: E731
         return Reading(table, Way.POLL, pages, Replaced(self.mirror, table), position)
 
     def _other_way(self, reading: Reading, error: BaseException) -> Reading | TablePull:

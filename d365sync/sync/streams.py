@@ -1,7 +1,7 @@
 """Several streams read at once, taken one item at a time: the network waits in threads, storing happens in one place.
 
 Every stream keeps its order; between streams the order is that of arrival. A few items are read ahead, so that the
-next page is on its way, and decoded, while the present one is stored.
+next page is on its way while the present one is decoded and stored.
 
 IO: threads.
 """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from d365sync.core.rowshape import RowShape
 from d365sync.core.schema import Column, ColumnType, DateBehavior, Table
-from d365sync.dataverse.decoding import PageDecoder, StoredPage
+from d365sync.dataverse.decoding import ROWS_AT_ONCE, PageDecoder, StoredPage
 from d365sync.errors import ProtocolError
 from tests.effort import examples
 
@@ -164,3 +164,12 @@ def test_a_number_too_large_is_left_out_and_named_its_neighbours_are_stored() ->
 def test_what_is_not_a_page_is_refused(text: str) -> None:
     with pytest.raises(ProtocolError):
         DECODER.read(text.encode())
+
+
+def test_a_page_of_many_rows_is_the_same_both_ways() -> None:
+    rows = [{**ROW, "dealid": f"{KEY[:-12]}{at:012}", "units": at} for at in range(2 * ROWS_AT_ONCE + 1)]
+    page = json.dumps({"value": rows, "@odata.nextLink": "https://x/y"}).encode()
+    found = DECODER.read_columns(page)
+    other = DECODER.read_row_by_row(page)
+    assert (list(found.rows), found.next_link) == (list(other.rows), other.next_link)
+    assert len(found.rows) == len(rows)
