@@ -32,6 +32,9 @@ def emulator() -> None:
 @click.option("--faults", metavar="FILE", type=FILE, help="TOML file of faults to inject.")
 @click.option("--state", metavar="FILE", type=FILE, help="Keep the state in this file across starts.")
 @click.option("--page-size", type=click.IntRange(1, 5000), help="Largest page served.")
+@click.option("--limit", "limits", multiple=True, metavar="NAME=N", help="Service protection limit; N may be off.")
+@click.option("--no-limits", is_flag=True, help="Protect nothing: no request is answered 429.")
+@click.option("--dop-hint", metavar="N", help="What x-ms-dop-hint advises.")
 @click.option("--json", "as_json", is_flag=True, help="Accepted for uniformity: the answer is JSON anyway.")
 def serve(
     *,
@@ -41,6 +44,9 @@ def serve(
     faults: Path | None,
     state: Path | None,
     page_size: int | None,
+    limits: tuple[str, ...],
+    no_limits: bool,
+    dop_hint: str | None,
     as_json: bool,
 ) -> None:
     """Serve an org folder over TLS until stopped.
@@ -50,13 +56,16 @@ def serve(
     """
     del as_json
     from d365sync.emulator import Emulator
+    from d365sync.emulator.choices import chosen_settings
     from d365sync.emulator.faults import FaultyApp, read_faults
     from d365sync.emulator.server import serving, wait_for_stop
     from d365sync.emulator.state import load_state, save_state
     from d365sync.emulator.wire import encode_json
 
     injected = read_faults(faults) if faults else ()
-    emulated = Emulator.load(org, now=_instant(now), page_size=page_size)
+    frozen_at = _instant(now)
+    settings = chosen_settings(limits, no_limits=no_limits, dop_hint=dop_hint, frozen=frozen_at is not None)
+    emulated = Emulator.load(org, now=frozen_at, page_size=page_size, settings=settings)
     if state is not None and state.exists():
         load_state(emulated.store, state)
     app = FaultyApp(emulated.app, injected) if injected else emulated.app

@@ -5,14 +5,18 @@ IO: HTTP (as a WSGI application).
 
 from __future__ import annotations
 
+import datetime as dt
 import re
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Mapping
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Request, Response
 
-from d365sync.emulator.calls import finish, json_response, open_call, refusal_response
+from d365sync.emulator.calls import OPERATIONS, finish, json_response, open_call, refusal_response
 from d365sync.emulator.odata.prefer import parse_preferences
+from d365sync.emulator.protection import Protection, Spent
 from d365sync.emulator.refusals import SignInError
 from d365sync.emulator.refuse import Refusal, disabled_user, no_application_user, unauthorized
 from d365sync.emulator.routes import route
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 EXPIRE_TOKEN = "d365sync.expire_token"  # noqa: S105 - the name of a fault, not a secret
+COOKIE_LIFETIME = dt.timedelta(days=365 * 50)
 _SIGN_IN = re.compile(
     r"/([^/]+)/(v2\.0/\.well-known/openid-configuration|oauth2/v2\.0/token|oauth2/v2\.0/devicecode)"
     r"|/(adfs)/(\.well-known/openid-configuration|oauth2/token|oauth2/devicecode)"
@@ -37,6 +42,7 @@ class EmulatorApp:
         self.credentials = credentials
         self.client_id = credentials.client_id
         self.tokens = TokenService(credentials, store.settings)
+        self.protection = Protection(store.settings.limits, self._seconds)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -49,6 +55,11 @@ class EmulatorApp:
         else:
             response = self._service(request)
         return response(environ, start_response)
+
+    def _seconds(self) -> float:
+        """Return the time by which the limits' window moves."""
+        clock = self.store.clock
+        return clock.passing_s() if self.store.settings.limits.by_passing_time else clock.exactly().timestamp()
 
     def _sign_in(self, request: Request, tenant: str, what: str) -> Response:
         origin = request.host_url.rstrip("/")
@@ -70,22 +81,55 @@ class EmulatorApp:
 
     def _service(self, request: Request) -> Response:
         preferences = parse_preferences(request.headers.getlist("Prefer"))
+        user = ""
         try:
-            with self.store.locked, self.store.transaction():
-                response = self._authorized(request)
+            user = self._signed_in(request)
+            with self.protection.request(user) as spent:
+                response = self._answered(request, spent)
         except Refusal as refusal:
-            return finish(refusal_response(refusal))
-        return finish(response, preferences.applied if response.status_code < 300 else "")
+            response = refusal_response(refusal)
+        applied = preferences.applied if response.status_code < 300 else ""
+        return self._finished(response, applied, self.protection.left(user) if user else {})
 
-    def _authorized(self, request: Request) -> Response:
+    def _signed_in(self, request: Request) -> str:
+        """Return who the request counts for: as the token says, or as whom it is made."""
         origin = request.host_url.rstrip("/")
         authorization = request.headers.get("Authorization", "")
         if request.environ.get(EXPIRE_TOKEN):
             self.tokens.revoke(authorization)
         if not self.tokens.accepts(authorization, origin):
             raise unauthorized(f"{origin}/{self.credentials.tenant_id}", origin)
-        call, path = open_call(request, self.store, self._user_id(authorization))
-        return route(call, path)
+        acted_for = request.headers.get("CallerObjectId") or request.headers.get("MSCRMCallerID")
+        if acted_for and self.protection.limits.by_impersonated_user:
+            return acted_for.lower()
+        return str((self.tokens.claims(authorization) or {}).get("oid") or self.client_id)
+
+    def _answered(self, request: Request, spent: Spent) -> Response:
+        """Answer when those before it are answered; note what it took, in a batch by operation."""
+        clock, request_ms = self.store.clock, self.protection.limits.request_ms
+        with self.store.locked:
+            began_s = clock.passing_s()
+            try:
+                with self.store.transaction():
+                    call, path = open_call(request, self.store, self._user_id(request.headers["Authorization"]))
+                    return route(call, path)
+            finally:
+                measured_ms = int((clock.passing_s() - began_s) * 1000)
+                operations = max(1, request.environ.get(OPERATIONS, 0))
+                spent.took_ms = measured_ms if request_ms is None else request_ms * operations
+
+    def _finished(self, response: Response, applied: str, left: Mapping[str, str]) -> Response:
+        """Add the headers of the service. Source: a captured answer of a list call; Send parallel requests."""
+        settings = self.store.settings
+        told = {"x-ms-dop-hint": settings.dop_hint, "x-ms-utilization-percent": settings.utilization_percent}
+        finish(response, applied, {**left, **{name: value for name, value in told.items() if value}})
+        if settings.doubled_request_ids:
+            for name in ("REQ_ID", "x-ms-service-request-id"):
+                response.headers[name] = f"{response.headers[name]},{response.headers[name]}"
+        expires = format_datetime(self.store.clock.now() + COOKIE_LIFETIME, usegmt=True)
+        cookie = f"ReqClientId={uuid.uuid4()}; expires={expires}; path=/; secure; HttpOnly"
+        response.headers.add("Set-Cookie", cookie)
+        return response
 
     def _user_id(self, authorization: str) -> str:
         """Return the user a token stands for: a person by object id, an application by its id."""

@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 
 from werkzeug.wrappers import Request, Response
 
-from d365sync.emulator.calls import PART_FAULT, Call, open_call, refusal_response, row_address
+from d365sync.emulator.calls import OPERATIONS, PART_FAULT, Call, open_call, refusal_response, row_address
 from d365sync.emulator.multipart import (
     ChangeSet,
     ItemAnswer,
@@ -100,6 +100,8 @@ def _answer_set(call: Call, change_set: ChangeSet, route: Route) -> tuple[ItemAn
 
 def _attempt(call: Call, operation: Operation, route: Route, addresses: dict[str, str]) -> PartAnswer:
     """Answer one operation; note the address of its row for those that come after."""
+    outer = call.request.environ
+    outer[OPERATIONS] = outer.get(OPERATIONS, 0) + 1
     try:
         with call.store.transaction():
             part, path = _opened(call, operation, addresses)

@@ -35,6 +35,8 @@ JSON = "application/json; odata.metadata=minimal"
 MAX_URL = 32_768
 PART_FAULT = "d365sync.part_fault"
 """Where the environment of a batch may hold what fails an operation inside: a function from request to refusal."""
+OPERATIONS = "d365sync.operations"
+"""Where the environment of a batch says how many operations it carried out."""
 
 _SERVICE = re.compile(r"(?:/[A-Za-z0-9_-]+)?/api/data/v9\.[0-2](?:/(.*))?", re.DOTALL)
 
@@ -231,8 +233,8 @@ def refusal_response(refusal: Refusal) -> Response:
     return json_response(document, status=refusal.status, headers=refusal.headers)
 
 
-def finish(response: Response, applied: str = "") -> Response:
-    """Add the headers every answer of the service carries. Source: a captured answer of a list call."""
+def finish(response: Response, applied: str = "", further: Mapping[str, str] | None = None) -> Response:
+    """Add the headers every answer carries, and further ones. Source: a captured answer of a list call."""
     request_id = str(uuid.uuid4())
     response.headers.setdefault("OData-Version", "4.0")
     response.headers.update(
@@ -243,10 +245,9 @@ def finish(response: Response, applied: str = "") -> Response:
             "REQ_ID": request_id,
             "AuthActivityId": str(uuid.uuid4()),
             "CRM.ServiceId": "CRMAppPool",
-            "x-ms-dop-hint": "4",
-            "x-ms-ratelimit-burst-remaining-xrm-requests": "7999",
-            "x-ms-ratelimit-time-remaining-xrm-requests": "1,200.00",
+            "X-Source": f"{uuid.uuid4().hex},{uuid.uuid4().hex}",
             "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+            **(further or {}),
         }
     )
     response.headers.add("Set-Cookie", "ARRAffinity=d365sync-emulator; path=/; secure; HttpOnly")

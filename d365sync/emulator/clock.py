@@ -8,6 +8,7 @@ IO: system clock.
 from __future__ import annotations
 
 import datetime as dt
+import time
 
 
 class Clock:
@@ -18,7 +19,20 @@ class Clock:
 
     def now(self) -> dt.datetime:
         """Return the instant in UTC, to the second."""
-        return (self._frozen_at or dt.datetime.now(dt.UTC)).astimezone(dt.UTC).replace(microsecond=0)
+        return self.exactly().replace(microsecond=0)
+
+    def exactly(self) -> dt.datetime:
+        """Return the instant in UTC, with parts of seconds."""
+        return (self._frozen_at or dt.datetime.now(dt.UTC)).astimezone(dt.UTC)
+
+    def passing_s(self) -> float:
+        """Return seconds from some beginning that pass even while the clock is frozen."""
+        return time.monotonic()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it stands still until told otherwise."""
+        return self._frozen_at is not None
 
     def freeze(self, at: dt.datetime) -> None:
         """Stand still at ``at``, an aware instant."""
@@ -26,4 +40,4 @@ class Clock:
 
     def advance(self, by: dt.timedelta) -> None:
         """Move on and stand still there."""
-        self._frozen_at = self.now() + by
+        self._frozen_at = self.exactly() + by

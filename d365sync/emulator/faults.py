@@ -33,7 +33,9 @@ from werkzeug.wrappers import Request, Response
 
 from d365sync.emulator.app import EXPIRE_TOKEN
 from d365sync.emulator.calls import PART_FAULT, finish, refusal_response
+from d365sync.emulator.protection import TOO_LONG, TOO_MANY, TOO_MANY_AT_ONCE, limit_message
 from d365sync.emulator.refuse import EXPIRED_STAMP, PRIVILEGE, Refusal
+from d365sync.emulator.settings import ServiceLimits
 from d365sync.emulator.wire import decode_json, encode_json
 from d365sync.errors import UsageError
 
@@ -45,11 +47,7 @@ EFFECTS = ("status", "delay_s", "cut_after_bytes", "close", "duplicate_page", "e
 KEYS = ("match", "nth", "every", "retry_after", "code", *EFFECTS)
 STALE_STAMP = "Version stamp associated with the client has expired. Please perform a full sync."
 MESSAGES = {
-    "0x80072322": "Number of requests exceeded the limit of 6000 over time window of 300 seconds.",
-    "0x80072321": "Combined execution time of incoming requests exceeded limit of 1,200,000 milliseconds over time "
-    "window of 300 seconds. Decrease number of concurrent requests or reduce the duration of requests and try again "
-    "later.",
-    "0x80072326": "Number of concurrent requests exceeded the limit of 52.",
+    **{code: limit_message(code, ServiceLimits()) for code in (TOO_MANY, TOO_LONG, TOO_MANY_AT_ONCE)},
     "0x80072560": "The user is not a member of the organization.",
     "0x80060882": "The version of the existing record doesn't match the RowVersion property provided.",
     EXPIRED_STAMP: STALE_STAMP,

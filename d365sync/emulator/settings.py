@@ -45,6 +45,34 @@ class HierarchyModel(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceLimits:
+    """The service protection limits of each user; None for one of the first three switches it off.
+
+    ``requests``, ``execution_ms`` and ``concurrent`` within ``window_s`` are documented. Source: Service protection
+    API limits. ``Assumed:`` the others:
+
+    - ``by_passing_time``: the window moves with passing time though the clock is frozen (clients really wait)
+    - ``request_ms``: execution time of a request, of each operation in a batch; None measures it
+    - ``refused_count``: refused requests count too, so pushing on lengthens the waiting
+    - ``concurrent_retry_after_s``: ``Retry-After`` when too many requests run at once
+    - ``by_impersonated_user``: an impersonating request counts for the impersonated user (else for who signed in)
+    """
+
+    requests: int | None = 6000
+    execution_ms: int | None = 1_200_000
+    concurrent: int | None = 52
+    window_s: int = 300
+    by_passing_time: bool = False
+    request_ms: int | None = None
+    refused_count: bool = True
+    concurrent_retry_after_s: int = 1
+    by_impersonated_user: bool = False
+
+
+UNLIMITED = ServiceLimits(None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
 class EmulatorSettings:
     """The open points of the protocol and of goal rollups.
 
@@ -60,6 +88,10 @@ class EmulatorSettings:
     - ``person``: Entra object id of the user who signs in with a device code; empty: the application user
     - ``token_lifetime_s``: seconds until a token expires; MSAL treats one with under 300 seconds left as expired
     - ``change_tracking``: tables whose tracking differs from the shipped schema, by logical name
+    - ``limits``: the service protection limits, see :class:`ServiceLimits`
+    - ``dop_hint``: what ``x-ms-dop-hint`` advises; empty: no such header
+    - ``utilization_percent``: what ``x-ms-utilization-percent`` says; empty: no such header
+    - ``doubled_request_ids``: request ids come twice, with a comma between (seen on a real service)
 
     ``Assumed:`` all of the following:
 
@@ -101,6 +133,10 @@ class EmulatorSettings:
     person: str = ""
     token_lifetime_s: int = 3599
     change_tracking: Mapping[str, bool] = field(default_factory=dict)
+    limits: ServiceLimits = ServiceLimits()
+    dop_hint: str = "4"
+    utilization_percent: str = ""
+    doubled_request_ids: bool = False
 
     tracking_status: int = 400
     batch_limit: int = 1000

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from d365sync.core.fetchxml.operators import OPERATORS as FETCH_OPERATORS
 from d365sync.emulator.actions import CLOSING, ELSEWHERE
+from d365sync.emulator.calls import empty_response, finish
+from d365sync.emulator.choices import LIMITS as SETTABLE_LIMITS
 from d365sync.emulator.functions import FUNCTIONS
 from d365sync.emulator.metadata.made import MADE
 from d365sync.emulator.metadata.reads import KINDS, KNOWN, RELATIONSHIPS
@@ -18,8 +20,17 @@ from d365sync.emulator.odata.filters import QUANTIFIERS
 from d365sync.emulator.odata.functions import QUERY_FUNCTIONS, Takes
 from d365sync.emulator.odata.options import EXPANDED, MAX_EXPANDS, OPTIONS, REFUSED, UNDONE
 from d365sync.emulator.odata.predicates import OPERATORS, TEXT_FUNCTIONS
+from d365sync.emulator.protection import (
+    REQUESTS_LEFT,
+    SECONDS_LEFT,
+    TOO_LONG,
+    TOO_MANY,
+    TOO_MANY_AT_ONCE,
+    limit_message,
+)
 from d365sync.emulator.routes import UNDONE as UNDONE_ADDRESSES
 from d365sync.emulator.schema.loader import build_catalogue
+from d365sync.emulator.settings import ServiceLimits
 from d365sync.emulator.sql import COMPARISONS
 
 _HEAD = """\
@@ -32,7 +43,7 @@ where it has one, otherwise with HTTP 501 and its name. How to use it: [the emul
 
 def support_document() -> str:
     """Return the document."""
-    return "\n".join([_HEAD, *_queries(), *_functions(), *_operations(), *_definitions(), *_tables()])
+    return "\n".join([_HEAD, *_queries(), *_functions(), *_operations(), *_definitions(), *_limits(), *_tables()])
 
 
 def _queries() -> list[str]:
@@ -87,6 +98,18 @@ def _definitions() -> list[str]:
         _bullet("Casts of `Attributes` to `…AttributeMetadata`:", _code(casts) + "."),
         _bullet("Tables and columns can be made and removed (`--state` does not keep them); types", _code(made) + "."),
         _bullet("Not implemented:", _code(UNDONE_ADDRESSES) + ".\n"),
+    ]
+
+
+def _limits() -> list[str]:
+    limits = ServiceLimits()
+    headers = [*finish(empty_response(204)).headers.keys(), "x-ms-dop-hint"]
+    return [
+        "## Limits and headers\n",
+        _bullet("Each of these answers 429 with `Retry-After`; settings:", _code(SETTABLE_LIMITS) + "."),
+        *(f"  - `{code}`: {limit_message(code, limits)}" for code in (TOO_MANY, TOO_LONG, TOO_MANY_AT_ONCE)),
+        _bullet("Headers that tell what is left:", _code([REQUESTS_LEFT, SECONDS_LEFT]) + "."),
+        _bullet("Headers of every answer:", _code(headers) + ".\n"),
     ]
 
 

@@ -90,6 +90,19 @@ def test_it_serves_over_tls_on_kept_open_connections_and_stops_when_told() -> No
         assert not folder.exists()
 
 
+def test_limits_are_chosen_when_it_is_served_and_a_wrong_one_is_refused() -> None:
+    with served("--now", "2026-05-01T12:00:00Z", "--limit", "requests=2", "--dop-hint", "9") as emulator:
+        answers = [emulator.call("GET", "WhoAmI") for _ in range(3)]
+        assert [one.status_code for one in answers] == [200, 200, 429]
+        assert answers[0].headers["x-ms-dop-hint"] == "9"
+        assert 295 <= int(answers[2].headers["Retry-After"]) <= 300
+    wrong = subprocess.run(
+        [*COMMAND, "--org", str(SMALL), "--limit", "request=2"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert wrong.returncode == 2
+    assert "concurrent" in wrong.stderr
+
+
 def test_an_emulator_object_serves_itself() -> None:
     emulator = Emulator.load(SMALL)
     with emulator.serve() as (url, ca_file):

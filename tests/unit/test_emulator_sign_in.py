@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from d365sync.emulator.settings import ServiceLimits
 from d365sync.emulator.tokens import ASSERTION_TYPE
 from tests.unit.emulating import ORIGIN, ROOT, Org
 
@@ -143,7 +144,7 @@ def test_a_token_expires_is_not_forgeable_and_belongs_to_one_emulator() -> None:
 
 
 def test_answers_carry_the_headers_of_the_service() -> None:
-    response = Org().session.get(ROOT + "goals")
+    response = Org(limits=ServiceLimits(request_ms=0)).session.get(ROOT + "goals")
     headers = response.headers
     assert headers["Content-Type"] == "application/json; odata.metadata=minimal"
     assert headers["OData-Version"] == "4.0"
