@@ -156,17 +156,18 @@ class PullSection(_Section):
 class WritebackSection(_Section):
     """Whether and how results are written to the goals.
 
-    ``columns`` says which of our numbers goes into which column of the organization's own (mode columns).
+    ``columns`` says which of our numbers goes into which column of the organization's own (mode columns). In mode
+    recalculate the platform rolls up so many trees in a cycle at most, with a pause between two.
     """
 
     mode: Literal["plan", "override", "columns", "recalculate"] = "plan"
     batch_size: Annotated[int, Field(ge=1, le=1000)] = 1000
     columns: OwnColumnNames = Field(default_factory=dict)
+    recalculate_at_most: Annotated[int, Field(ge=1, le=1000)] = 10
+    recalculate_pause: Duration = 10
 
     @model_validator(mode="after")
     def _has_columns_to_write(self) -> WritebackSection:
-        if self.mode == "recalculate":
-            raise ValueError('mode = "recalculate" is not available in this version; use plan, override or columns')
         if self.mode == "columns" and not number_columns(self.columns):
             raise ValueError('mode = "columns" needs the columns to write, such as columns.actualmoney = "new_actual"')
         return self

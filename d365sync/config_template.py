@@ -97,11 +97,15 @@ guard_percent = 50
 
 [writeback]
 # plan: compute and show, write nothing. override: write goals, with the override flags set. columns: write columns of
-# your own, named below, and leave the native rollup on. See docs/write-back.md.
+# your own, named below, and leave the native rollup on. recalculate: write nothing, have Dataverse roll up the goals
+# whose numbers are stale. See docs/write-back.md.
 mode = {mode}
 # Goals written by one request (1 to 1000). All must be done within dataverse.timeout; after a batch that was not,
 # fewer are sent at once.
 batch_size = 1000
+# For mode recalculate: trees of goals in one cycle at most, and the pause between two.
+recalculate_at_most = 10
+recalculate_pause = "10s"
 
 [writeback.columns]
 # For mode columns: which number goes into which column of the goal table. The nine numbers, percentage, and

@@ -152,8 +152,14 @@ def _print(result: CycleResult, *, mode: str, write: bool) -> None:
         f"({counts['changed_rows']:,} changed) in {counted(counts['requests'], 'request')}"
     )
     _print_recomputed(result)
-    print_plan(result.plan, out, title="Plan" if not write else "Written", most=MOST_SHOWN if write else None)
-    if write:
+    recalculated = write and result.mode == "recalculate"
+    title = "Plan" if not write else "Stale" if recalculated else "Written"
+    print_plan(result.plan, out, title=title, most=MOST_SHOWN if write else None)
+    if recalculated:
+        trees, goals = counted(counts["recalculated_trees"], "tree"), counted(counts["planned_goals"], "stale goal")
+        agree = f"{counts['written_goals']:,} of {goals} agree now"
+        out.print(f"had Dataverse roll up {trees}: {agree} (run {result.run_id})")
+    elif write:
         planned = counted(counts["planned_goals"], "goal")
         out.print(f"wrote {counts['written_goals']:,} of {planned} (run {result.run_id})")
     elif mode == "plan":
@@ -162,7 +168,7 @@ def _print(result: CycleResult, *, mode: str, write: bool) -> None:
         out.print("nothing was written: this was a dry run")
     out.print(traffic_line(result.traffic))
     for skip in _unwritten(result):
-        out.print(f"not written: {skip.message}")
+        out.print(f"{'open' if recalculated else 'not written'}: {skip.message}")
     _print_problems(result)
 
 

@@ -268,6 +268,14 @@ class DataverseClient:
         )
         return parse(answer.headers.get("Content-Type", ""), answer.body, len(parts))
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass, by the clock of the retries.
+
+        Raises:
+            RetryableError: the wait was broken off.
+        """
+        self.transport.wait(seconds)
+
     def ask_patience(self, error: RetryableError, attempt: int) -> None:
         """Hold back every request for as long as a refusal within a batch asks; ``attempt`` counts from 1."""
         self.transport.ask_patience(error, attempt)

@@ -158,6 +158,11 @@ class Transport:
             error.hint = f"the server asks to wait {wait_s:.0f} s, longer than dataverse.retry_budget; try again then"
         return wait_s
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass; a wait of nothing does not wait."""
+        if seconds > 0:
+            self._retry.timer.wait_until(self._retry.timer.now() + seconds)
+
     def _persist(self, call: _Call) -> Answer:
         """Send until there is an answer, or no further attempt makes sense."""
         timer = self._retry.timer

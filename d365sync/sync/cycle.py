@@ -31,6 +31,7 @@ from d365sync.core.goals.needs import (
 from d365sync.core.goals.participation import Group, Grouping, asking_queries, group_goals
 from d365sync.core.goals.periods import differing_periods
 from d365sync.core.goals.rollup import Rollup, roll_up
+from d365sync.core.goals.stale import stale_trees
 from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Schema, Table
@@ -44,9 +45,10 @@ from d365sync.sync.cuts import columns_read
 from d365sync.sync.definitions import definitions, labelled, oldest_definition
 from d365sync.sync.doubles import begin_watch, watched_doubles
 from d365sync.sync.identity import Owned, check_organization, claim
-from d365sync.sync.modes import OVERRIDE, check_own_columns, faults_of, own_columns, planned_as, planner_of
+from d365sync.sync.modes import OVERRIDE, RECALCULATE, check_own_columns, faults_of, own_columns, planned_as, planner_of
 from d365sync.sync.pull import FORBIDDEN, UNKNOWN_COLUMN, Puller, TablePull, Watcher, Way, mirror_table
 from d365sync.sync.push import Pushed, Pusher, planning_again
+from d365sync.sync.recalculate import Recalculator
 from d365sync.sync.recompute import Recomputed, Recomputer
 from d365sync.sync.visibility import MANAGER_COLUMNS, Visibility, VisibilityReader
 
@@ -145,6 +147,7 @@ class CycleResult:
             "written_goals": len(self.pushed.written) if self.pushed else 0,
             "conflicts": sum(one.reason is SkipReason.CONFLICT for one in self.pushed.skips) if self.pushed else 0,
             "failures": len(self.pushed.failures) if self.pushed else 0,
+            "recalculated_trees": self.pushed.asked if self.pushed else 0,
             "problems": len(self.rollup.problems),
             **self.traffic.counts,
         }
@@ -408,8 +411,28 @@ def _reader(line: Line, snapshot: Snapshot, now: dt.datetime) -> VisibilityReade
 
 def _push(line: Line, run_id: str, snapshot: Snapshot, plan: WritePlan, rollup: Rollup) -> Pushed:
     goals = snapshot.tables["goal"]
+    if line.config.writeback.mode == RECALCULATE:
+        trees = stale_trees(plan.writes, snapshot.book.goals, snapshot.forest)
+        return _recalculator(line, run_id, snapshot).recalculate(trees)
     again = planning_again(rollup, planner_of(line.config))
     return pusher(line, run_id, goals, own_columns(line.config)).push(plan, snapshot.book.goals, again)
+
+
+def _recalculator(line: Line, run_id: str, snapshot: Snapshot) -> Recalculator:
+    writeback = line.config.writeback
+    return Recalculator(
+        client=line.client,
+        journal=line.journal,
+        mirror=line.mirror,
+        goals=snapshot.tables["goal"],
+        run_id=run_id,
+        clock=line.clock,
+        current=snapshot.book.goals,
+        at_most=writeback.recalculate_at_most,
+        pause_s=writeback.recalculate_pause,
+        batch_size=writeback.batch_size,
+        on_goal=line.on_write,
+    )
 
 
 def _more(line: Line, schema: Schema, names: Iterable[str], now: dt.datetime) -> Iterable[Table]:

@@ -10,6 +10,7 @@ from functools import partial
 from d365sync.config import Config
 from d365sync.core.counts import counted
 from d365sync.core.goals.owncolumns import OwnColumns, column_faults, number_columns, plan_columns
+from d365sync.core.goals.stale import plan_recalculation
 from d365sync.core.goals.writes import Planner, plan_goal
 from d365sync.core.schema import Table
 from d365sync.errors import ConfigError
@@ -32,7 +33,9 @@ def own_columns(config: Config) -> tuple[str, ...]:
 
 def planner_of(config: Config) -> Planner:
     """Return how one goal is compared with our numbers in this mode."""
-    return partial(plan_columns, config.writeback.columns) if config.writeback.mode == COLUMNS else plan_goal
+    if config.writeback.mode == COLUMNS:
+        return partial(plan_columns, config.writeback.columns)
+    return plan_recalculation if config.writeback.mode == RECALCULATE else plan_goal
 
 
 def faults_of(config: Config, goals: Table) -> tuple[str, ...]:

@@ -67,11 +67,15 @@ Again: TypeAlias = Callable[[Goal, Goal, Sequence[Values]], GoalWrite | Skip | N
 
 @dataclass(slots=True)
 class Pushed:
-    """What became of a plan: the goals written, those already as planned, and those left alone with the reason."""
+    """What became of a plan: the goals written, those already as planned, and those left alone with the reason.
+
+    ``asked`` is the number of trees that the platform was asked to roll up.
+    """
 
     written: list[GoalWrite] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     failures: list[Skip] = field(default_factory=list)
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,9 @@ class SkipReason(StrEnum):
     PROBLEM = "problem"
     CONFLICT = "changed meanwhile"
     GONE = "deleted meanwhile"
+    OURS = "overridden by d365sync"
+    LATER = "waiting"
+    DIFFERS = "differs natively"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,11 @@ def held(write: GoalWrite, goal: Goal) -> dict[str, Number | None]:
     return {**goal.native, PERCENTAGE: goal.percentage, OVERRIDDEN: int(goal.is_overridden)}
 
 
+def sent(write: GoalWrite) -> dict[str, Number | None]:
+    """Return the columns as they shall be, and the percentage if it is to change."""
+    return {**write.after, **{change.column: change.ours for change in write.changes if change.column == PERCENTAGE}}
+
+
 def arrived(write: GoalWrite, goal: Goal) -> bool:
     """Say whether a goal holds what was written, as it is or rounded."""
     if write.overridden is None:
@@ -141,9 +149,8 @@ def stored(write: GoalWrite, goal: Goal) -> dict[str, Number | None]:
     the answer: then it is what was sent, so that the goal does not count as ours.
     """
     now = held(write, goal)
-    sent = {**write.after, **{change.column: change.ours for change in write.changes if change.column == PERCENTAGE}}
     if any(differing(now, one, {}) == () for one in as_stored(write.after)):
-        return now | {SENT + name: value for name, value in sent.items() if not _same(now.get(name), value)}
+        return now | {SENT + name: value for name, value in sent(write).items() if not _same(now.get(name), value)}
     return {**write.after, **({} if write.overridden is None else {OVERRIDDEN: int(write.overridden)})}
 
 
