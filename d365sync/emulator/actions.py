@@ -22,7 +22,7 @@ from d365sync.emulator.wire import WireError, read_value
 
 WON, LOST = 1, 2
 CLOSING = {"WinOpportunity": WON, "LoseOpportunity": LOST}
-ELSEWHERE = ("CloseIncident", "CreateMultiple", "UpdateMultiple", "UpsertMultiple", "BulkDelete", "WinQuote")
+ELSEWHERE = ("CloseIncident", "BulkDelete", "WinQuote")
 
 
 def unbound_action(call: Call, name: str) -> Response:

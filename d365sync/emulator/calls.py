@@ -120,11 +120,13 @@ class Call:
         data = self.request.get_data()
         try:
             document = decode_json(data) if data.strip() else {}
+            if not isinstance(document, dict):
+                raise invalid("The request body must be a JSON object.")
+            return {name: self._resolved_value(name, value) for name, value in document.items()}
         except WireError as error:
             raise invalid(f"An error occurred while reading the request body: {error}") from error
-        if not isinstance(document, dict):
-            raise invalid("The request body must be a JSON object.")
-        return {name: self._resolved_value(name, value) for name, value in document.items()}
+        except RecursionError:
+            raise invalid("An error occurred while reading the request body: it is nested too deeply.") from None
 
     def address(self, facts: TableFacts, row_id: str) -> str:
         """Return the absolute address of a row."""

@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 
@@ -50,12 +50,21 @@ class ColumnFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class AlternateKey:
+    """Columns whose values together name a row; ``name`` is the key's logical name."""
+
+    name: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TableFacts:
     """One table.
 
     ``properties`` maps Web API property names to logical names; ``navigation`` maps a single-valued navigation
     property to its lookup column and the tables it may name; ``collections`` maps a collection-valued one to
-    the other table and the lookup there; ``defaults`` are the values of columns a new row leaves out.
+    the other table and the lookup there; ``defaults`` are the values of columns a new row leaves out;
+    ``bulk`` says that the table has CreateMultiple and UpdateMultiple.
     """
 
     table: Table
@@ -67,6 +76,8 @@ class TableFacts:
     navigation: Mapping[str, tuple[str, tuple[str, ...]]]
     money: tuple[str, ...]
     defaults: Mapping[str, Value]
+    keys: tuple[AlternateKey, ...] = ()
+    bulk: bool = False
 
     @property
     def name(self) -> str:
@@ -89,10 +100,21 @@ class Catalogue:
 
     @classmethod
     def of(cls, tables: Iterable[TableFacts]) -> Catalogue:
-        """Build the catalogue."""
+        """Build the catalogue; collections of tables that are not in it are left out."""
         by_name = {facts.name: facts for facts in tables}
+        by_name = {name: _with_known_collections(facts, by_name) for name, facts in by_name.items()}
         by_set = {facts.table.entity_set_name: facts for facts in by_name.values()}
         return cls(by_name, by_set, Schema.of(facts.table for facts in by_name.values()))
+
+
+def _with_known_collections(facts: TableFacts, tables: Mapping[str, TableFacts]) -> TableFacts:
+    """Leave out collections of a table, or by a lookup, that is no longer there."""
+    kept: dict[str, tuple[str, str]] = {}
+    for name, (table, lookup) in facts.collections.items():
+        column = tables[table].columns.get(lookup) if table in tables else None
+        if column is not None and facts.name in column.navigation:
+            kept[name] = (table, lookup)
+    return facts if len(kept) == len(facts.collections) else replace(facts, collections=kept)
 
 
 def describe(
@@ -101,6 +123,9 @@ def describe(
     ownership: Ownership,
     privilege: str,
     collections: Mapping[str, tuple[str, str]],
+    keys: tuple[AlternateKey, ...] = (),
+    *,
+    bulk: bool = False,
 ) -> TableFacts:
     """Join a table with its columns and index them by every name the Web API uses."""
     by_name = {facts.name: facts for facts in columns}
@@ -118,4 +143,6 @@ def describe(
         navigation=navigation,
         money=tuple(n for n, f in by_name.items() if f.column.type is ColumnType.MONEY and f"{n}_base" in by_name),
         defaults={name: facts.default for name, facts in by_name.items() if facts.default is not None},
+        keys=keys,
+        bulk=bulk,
     )

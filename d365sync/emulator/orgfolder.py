@@ -19,6 +19,8 @@ from d365sync.emulator.clock import Clock
 from d365sync.emulator.facts import Catalogue, TableFacts
 from d365sync.emulator.goaltree import inherited_from_metric, place_in_trees
 from d365sync.emulator.kept import completed
+from d365sync.emulator.keys import duplicates
+from d365sync.emulator.messages import list_messages
 from d365sync.emulator.schema.loader import build_catalogue, read_additions
 from d365sync.emulator.settings import EmulatorSettings
 from d365sync.emulator.store import VERSION, Store
@@ -54,7 +56,7 @@ def _catalogue(folder: Path, settings: EmulatorSettings) -> Catalogue:
     file = folder / SCHEMA_FILE
     try:
         additions = read_additions(file.read_bytes()) if file.is_file() else {}
-        return build_catalogue(additions, settings.change_tracking)
+        return build_catalogue(additions, settings.change_tracking, settings.bulk_messages)
     except ValueError as error:
         raise OrgFolderError(f"{SCHEMA_FILE}: {error}") from error
     except SchemaError as error:
@@ -179,4 +181,17 @@ def _stored(tables: Tables, catalogue: Catalogue, clock: Clock, settings: Emulat
             given = {**inherited_from_metric(row, store), **row} if name == "goal" else row
             store.put(name, completed(facts, {**moment, **given}, store))
     place_in_trees(store)
+    _check_keys(store)
+    list_messages(store)
     return store
+
+
+def _check_keys(store: Store) -> None:
+    """Refuse rows that share the values of an alternate key."""
+    for facts in store.catalogue.tables.values():
+        for key in facts.keys:
+            shared = duplicates(key, store.rows(facts.name).values())
+            if shared is not None:
+                shown = ", ".join(str(value) for value in shared)
+                file = f"{facts.table.entity_set_name}.json"
+                raise OrgFolderError(f"{file}: two rows have the same key '{key.name}': {shown}")

@@ -7,20 +7,19 @@ Pure.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from d365sync.core.values import Value, parse_guid
+from d365sync.core.values import Value
 from d365sync.emulator.facts import ColumnFacts, TableFacts
-from d365sync.emulator.refuse import Refusal, bad_payload, missing_row, not_implemented
+from d365sync.emulator.keys import RowKey
+from d365sync.emulator.references import referenced
+from d365sync.emulator.refuse import Refusal, bad_payload, not_implemented
 from d365sync.emulator.store import Store
 from d365sync.emulator.wire import WireError, read_value
 
 BIND = "@odata.bind"
 Changes = dict[str, Value]
-
-_REFERENCE = re.compile(r"(?:https://[^/]+/api/data/v9\.[0-2])?/?(\w+)\(([^()]*)\)")
 
 
 def parse_payload(body: Mapping[str, Any], facts: TableFacts, store: Store, *, creating: bool) -> Changes:
@@ -87,10 +86,8 @@ def _bound(name: str, raw: Any, facts: TableFacts, store: Store, *, creating: bo
     _check_writable(name, column, facts, creating=creating)
     if raw is None:
         return _lookup(column, None, None)
-    table, row_id = _reference(raw, targets, name, facts, store)
-    if store.get(table, row_id) is None:
-        raise missing_row(table, row_id)
-    return _lookup(column, row_id, table)
+    target = _reference(raw, targets, name, facts, store)
+    return _lookup(column, str(target.row(store)[target.facts.key]), target.facts.name)
 
 
 def _lookup(column: ColumnFacts, row_id: str | None, table: str | None) -> Changes:
@@ -98,21 +95,15 @@ def _lookup(column: ColumnFacts, row_id: str | None, table: str | None) -> Chang
     return {column.name: row_id, **kind}
 
 
-def _reference(raw: Any, targets: tuple[str, ...], name: str, facts: TableFacts, store: Store) -> tuple[str, str]:
+def _reference(raw: Any, targets: tuple[str, ...], name: str, facts: TableFacts, store: Store) -> RowKey:
     if isinstance(raw, str) and raw.startswith("$"):
         raise not_implemented("a Content-ID reference outside a change set")
-    match = _REFERENCE.fullmatch(raw) if isinstance(raw, str) else None
-    target = store.catalogue.sets.get(match[1]) if match else None
-    if match is None or target is None:
+    target = referenced(raw, store)
+    if target is None:
         raise bad_payload(_set(facts), f"the reference {str(raw)[:200]!r} of '{name}' is not the address of a row.")
-    if target.name not in targets:
-        raise bad_payload(_set(facts), f"'{name}' cannot point to '{match[1]}'.")
-    try:
-        return target.name, parse_guid(match[2].removeprefix(f"{target.key}="))
-    except ValueError:
-        if "=" in match[2]:
-            raise not_implemented(f"the alternate key '{match[2]}'") from None
-        raise bad_payload(_set(facts), f"the reference {raw[:200]!r} of '{name}' has no guid.") from None
+    if target.facts.name not in targets:
+        raise bad_payload(_set(facts), f"'{name}' cannot point to '{target.facts.table.entity_set_name}'.")
+    return target
 
 
 def _check_writable(name: str, column: ColumnFacts, facts: TableFacts, *, creating: bool) -> None:

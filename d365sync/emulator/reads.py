@@ -14,13 +14,14 @@ from werkzeug.wrappers import Response
 from d365sync.emulator.calls import Call, empty_response, json_response
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.fetching import PARAMETER, answer_fetch
+from d365sync.emulator.keys import RowKey
 from d365sync.emulator.odata.apply import applied, parse_apply
 from d365sync.emulator.odata.encode import RowEncoder, etag
 from d365sync.emulator.odata.options import Options, every_expand, parse_options
 from d365sync.emulator.odata.pages import COUNT_CAP, Page, count_rows, query_page
-from d365sync.emulator.odata.predicates import both
+from d365sync.emulator.odata.predicates import Predicate, both
 from d365sync.emulator.odata.tracking import check_tracking, delta_page, tracked_page
-from d365sync.emulator.refuse import bad_uri, missing_row, not_implemented
+from d365sync.emulator.refuse import bad_uri, not_implemented
 from d365sync.emulator.sql import answer_sql
 from d365sync.emulator.stored import StoredTables
 
@@ -40,7 +41,7 @@ def read_collection(call: Call, facts: TableFacts) -> Response:
     if SQL in call.arguments:
         selected, token = answer_sql(call, facts)
         if token is not None:
-            selected["@odata.nextLink"] = _link(call, facts, "$skiptoken", token)
+            selected["@odata.nextLink"] = _link(call, facts.table.entity_set_name, "$skiptoken", token)
         return json_response(selected)
     if APPLY in call.arguments:
         return _apply(call, facts)
@@ -55,6 +56,30 @@ def read_collection(call: Call, facts: TableFacts) -> Response:
     answer = delta_page if delta else tracked_page if tracked else query_page
     page = answer(call.store, facts, options, call.preferences)
     return json_response(_envelope(call, facts, options, page, delta))
+
+
+def read_members(call: Call, facts: TableFacts, belongs: Predicate, path: str) -> Response:
+    """Answer ``GET set(key)/collection``: a page of the rows that belong to it; ``path`` is that address.
+
+    Source: Retrieve related rows with a query.
+    """
+    call.need("Read", facts)
+    options = parse_options(call.arguments, facts, call.asking())
+    if options.delta_token is not None:
+        raise bad_uri("The query parameter '$deltatoken' is not supported for related rows.")
+    _need_expanded(call, options)
+    options = _seen(call, facts, options)
+    options = replace(options, filter=both(options.filter, belongs))
+    page = query_page(call.store, facts, options, call.preferences)
+    return json_response(_envelope(call, facts, options, page, delta=False, path=path))
+
+
+def count_members(call: Call, facts: TableFacts, belongs: Predicate) -> Response:
+    """Answer ``GET set(key)/collection/$count``: a number as text."""
+    call.need("Read", facts)
+    options = _seen(call, facts, parse_options(call.arguments, facts, call.asking()))
+    number = count_rows(call.store, facts, replace(options, filter=both(options.filter, belongs)))
+    return Response(str(number), content_type="text/plain")
 
 
 def _apply(call: Call, facts: TableFacts) -> Response:
@@ -85,21 +110,24 @@ def count_collection(call: Call, facts: TableFacts) -> Response:
     return Response(str(count_rows(call.store, facts, _seen(call, facts, options))), content_type="text/plain")
 
 
-def read_row(call: Call, facts: TableFacts, row_id: str) -> Response:
-    """Answer ``GET set(id)``: the row, or 304 when its etag is the one the caller has."""
+def read_row(call: Call, key: RowKey) -> Response:
+    """Answer ``GET set(key)``: the row, or 304 when its etag is the one the caller has.
+
+    Source: Perform conditional operations (no 304 with ``$expand`` or annotations).
+    """
+    facts = key.facts
     call.need("Read", facts)
     options = parse_options(call.arguments, facts, call.asking())
     for name in ("$filter", "$orderby", "$top", "$count"):
         if name in call.arguments:
             raise bad_uri(f"The query option '{name}' cannot be applied to a single row.")
     _need_expanded(call, options)
-    row = call.store.get(facts.name, row_id)
-    if row is None:
-        raise missing_row(facts.name, row_id)
+    row = key.row(call.store)
     call.need_row("Read", facts, row)
-    if call.request.headers.get("If-None-Match", "null") == etag(row) and not options.expand:
+    plain = not options.expand and not call.preferences.annotations
+    if plain and call.request.headers.get("If-None-Match", "null") == etag(row):
         return empty_response(304, {"ETag": etag(row)})
-    return row_response(call, facts, options, row_id)
+    return row_response(call, facts, options, str(row[facts.key]))
 
 
 def row_response(call: Call, facts: TableFacts, options: Options, row_id: str, status: int = 200) -> Response:
@@ -132,16 +160,19 @@ def _context(call: Call, facts: TableFacts, options: Options) -> str:
     return f"{call.root}$metadata#{facts.table.entity_set_name}{inside}"
 
 
-def _envelope(call: Call, facts: TableFacts, options: Options, page: Page, delta: bool) -> dict[str, Any]:
+def _envelope(
+    call: Call, facts: TableFacts, options: Options, page: Page, delta: bool, path: str | None = None
+) -> dict[str, Any]:
+    path = path or facts.table.entity_set_name
     context = _context(call, facts, options)
     document: dict[str, Any] = {"@odata.context": f"{context}/$delta" if delta else context}
     document.update(_totals(call, page))
     if page.count is not None:
         document["@odata.count"] = min(page.count, COUNT_CAP)
     if page.next_token is not None:
-        document["@odata.nextLink"] = _link(call, facts, "$skiptoken", page.next_token)
+        document["@odata.nextLink"] = _link(call, path, "$skiptoken", page.next_token)
     if page.delta_token is not None:
-        document["@odata.deltaLink"] = _link(call, facts, "$deltatoken", page.delta_token)
+        document["@odata.deltaLink"] = _link(call, path, "$deltatoken", page.delta_token)
     encoder = RowEncoder(call.store, facts, options, call.preferences)
     deleted = f"{call.root}$metadata#{facts.table.entity_set_name}/$deletedEntity"
     document["value"] = [
@@ -161,7 +192,7 @@ def _totals(call: Call, page: Page) -> dict[str, Any]:
     return {f"@{name}": value for name, value in answers.items() if call.preferences.wants(name)}
 
 
-def _link(call: Call, facts: TableFacts, name: str, token: str) -> str:
+def _link(call: Call, path: str, name: str, token: str) -> str:
     """Return the address of what comes next: the query as given, and the token (already percent-encoded)."""
     dropped = ("$skiptoken", "$deltatoken") if name == "$deltatoken" else ("$skiptoken",)
     kept = [
@@ -170,7 +201,7 @@ def _link(call: Call, facts: TableFacts, name: str, token: str) -> str:
         if part and unquote(part.partition("=")[0]) not in dropped
     ]
     query = [f"{_readable(part)}" for part in kept]
-    return f"{call.root}{facts.table.entity_set_name}?{'&'.join([*query, f'{name}={token}'])}"
+    return f"{call.root}{path}?{'&'.join([*query, f'{name}={token}'])}"
 
 
 def _readable(part: str) -> str:

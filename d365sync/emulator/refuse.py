@@ -15,6 +15,9 @@ URI = "0x80060888"
 PAYLOAD = "0x80048d19"
 ARGUMENT = "0x80040203"
 NOT_FOUND = "0x80040217"
+UNDEFINED_KEY = "0x80060890"
+NO_SUCH_KEY = "0x80060891"
+DUPLICATE_KEY = "0x80060892"
 DUPLICATE = "0x80040237"
 VERSION_MISMATCH = "0x80060882"
 NOT_TRACKED = "0x80072491"
@@ -83,6 +86,16 @@ def invalid(message: str) -> Refusal:
 def missing_row(table: str, row_id: str) -> Refusal:
     """Refuse an id that no row has."""
     return Refusal(404, NOT_FOUND, f"{table} With Id = {row_id} Does Not Exist")
+
+
+def missing_key(table: str) -> Refusal:
+    """Refuse the values of an alternate key that no row has. Source: web service error codes."""
+    return Refusal(404, NO_SUCH_KEY, f"A record with the specified key values does not exist in {table} entity")
+
+
+def undefined_key(table: str, status: int) -> Refusal:
+    """Refuse columns that are no alternate key. Source: web service error codes."""
+    return Refusal(status, UNDEFINED_KEY, f"The specified key attributes are not a defined key for the {table} entity")
 
 
 def no_content_id(reference: str) -> Refusal:

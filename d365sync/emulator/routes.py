@@ -10,24 +10,24 @@ from collections.abc import Callable, Mapping
 
 from werkzeug.wrappers import Response
 
-from d365sync.core.values import parse_guid
-from d365sync.emulator.actions import bound_action, unbound_action
+from d365sync.emulator.actions import unbound_action
 from d365sync.emulator.batch import answer_batch
+from d365sync.emulator.bulk import BULK, ELASTIC_ONLY, bulk_message
 from d365sync.emulator.calls import Call, json_response
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.functions import FUNCTIONS, call_function
+from d365sync.emulator.keys import read_key
 from d365sync.emulator.metadata.csdl import metadata_document
+from d365sync.emulator.metadata.keys import create_key, delete_key
 from d365sync.emulator.metadata.made import create_column, create_table, create_tables, delete_column, delete_table
-from d365sync.emulator.metadata.reads import read_definitions, read_relationships
+from d365sync.emulator.metadata.reads import definition_of, read_definitions, read_relationships
 from d365sync.emulator.reads import count_collection, read_collection, read_row
 from d365sync.emulator.refuse import Refusal, bad_uri, no_segment, not_implemented
+from d365sync.emulator.rowpaths import BOUND, Segment, below_row
 from d365sync.emulator.writes import create_row, delete_row, update_row
-
-Segment = tuple[str, str | None]
 
 _SEGMENT = re.compile(r"([^/()']+)(?:\(((?:'[^']*'|[^()'])*)\))?(?:/|$)")
 UNDONE = ("GlobalOptionSetDefinitions",)
-_BOUND = "Microsoft.Dynamics.CRM."
 
 
 def route(call: Call, path: str) -> Response:
@@ -47,7 +47,7 @@ def route(call: Call, path: str) -> Response:
         if call.request.method == "POST" and key is None and not rest:
             return unbound_action(call, name)
         raise no_segment(name)
-    return _route_table(call, facts, key, [segment for segment, _ in rest])
+    return _route_table(call, facts, key, rest)
 
 
 def _named(call: Call, name: str, key: str | None, rest: list[Segment]) -> Response | None:
@@ -82,48 +82,40 @@ def _segments(path: str) -> list[Segment]:
     return found
 
 
-def _route_table(call: Call, facts: TableFacts, key: str | None, rest: list[str]) -> Response:
+def _route_table(call: Call, facts: TableFacts, key: str | None, rest: list[Segment]) -> Response:
     if key is None:
-        if rest == ["$count"]:
-            return _only_get(call, lambda: count_collection(call, facts))
-        if rest:
-            raise _undone_bound(facts, rest[0])
-        return _answer(call, {"GET": lambda: read_collection(call, facts), "POST": lambda: create_row(call, facts)})
-    row_id = _row_id(key, facts)
+        return _answer(call, _below_set(call, facts, rest))
+    named = read_key(key, facts, call.store, call.arguments)
     if rest:
-        return _below_row(call, facts, row_id, rest)
+        return _answer(call, below_row(call, named, rest))
     return _answer(
         call,
         {
-            "GET": lambda: read_row(call, facts, row_id),
-            "PATCH": lambda: update_row(call, facts, row_id),
-            "DELETE": lambda: delete_row(call, facts, row_id),
+            "GET": lambda: read_row(call, named),
+            "PATCH": lambda: update_row(call, named),
+            "DELETE": lambda: delete_row(call, named),
         },
     )
 
 
-def _below_row(call: Call, facts: TableFacts, row_id: str, rest: list[str]) -> Response:
-    if rest[0].startswith(_BOUND) and len(rest) == 1:
-        return _answer(call, {"POST": lambda: bound_action(call, facts, row_id, rest[0].removeprefix(_BOUND))})
-    if rest[0] in facts.properties or rest[0] in facts.navigation or rest[0] in facts.collections:
-        raise not_implemented(f"the address '{facts.table.entity_set_name}(…)/{'/'.join(rest)}'")
-    raise no_segment(rest[0])
+def _below_set(call: Call, facts: TableFacts, rest: list[Segment]) -> Mapping[str, Callable[[], Response]]:
+    """Return what answers an address of a whole table, or below it, by HTTP method."""
+    if not rest:
+        return {"GET": lambda: read_collection(call, facts), "POST": lambda: create_row(call, facts)}
+    (name, inside), *further = rest
+    if inside is None and not further:
+        if name == "$count":
+            return {"GET": lambda: count_collection(call, facts)}
+        message = name.removeprefix(BOUND)
+        if name.startswith(BOUND) and (message in BULK or message == ELASTIC_ONLY):
+            return {"POST": lambda: bulk_message(call, facts, message)}
+    raise _undone_bound(facts, name)
 
 
 def _undone_bound(facts: TableFacts, name: str) -> Refusal:
-    if name.startswith(_BOUND):
-        return not_implemented(f"the message '{name.removeprefix(_BOUND)}' on '{facts.table.entity_set_name}'")
+    if name.startswith(BOUND):
+        return not_implemented(f"the message '{name.removeprefix(BOUND)[:100]}' on '{facts.table.entity_set_name}'")
     return no_segment(name)
-
-
-def _row_id(key: str, facts: TableFacts) -> str:
-    text = key.removeprefix(f"{facts.key}=")
-    try:
-        return parse_guid(text)
-    except ValueError:
-        if "=" in key:
-            raise not_implemented(f"the alternate key '{key}'") from None
-        raise bad_uri(f"The key in the request URI is not valid for resource '{facts.name}'.") from None
 
 
 def _answer(call: Call, by_method: Mapping[str, Callable[[], Response]]) -> Response:
@@ -151,6 +143,12 @@ def _definitions(call: Call, key: str | None, rest: list[Segment]) -> Response:
             answers["POST"] = lambda: create_column(call, key)
         else:
             answers["DELETE"] = lambda: delete_column(call, key, column)
+    elif key is not None and len(rest) == 1 and rest[0][0] == "Keys":
+        inside = rest[0][1]
+        if inside is None:
+            answers["POST"] = lambda: create_key(call, definition_of(call, key))
+        else:
+            answers["DELETE"] = lambda: delete_key(call, definition_of(call, key), inside)
     return _answer(call, answers)
 
 

@@ -26,6 +26,7 @@ from d365sync.emulator.kept import (
     inherited,
     owner_columns,
 )
+from d365sync.emulator.keys import check_unique
 from d365sync.emulator.metricrules import check_metric, check_rollup_field, check_rollup_query
 from d365sync.emulator.payload import Changes
 from d365sync.emulator.refuse import Refusal, already_exists, invalid
@@ -73,7 +74,9 @@ def create(store: Store, facts: TableFacts, changes: Changes, user_id: str, real
         **_on_behalf(facts, real_id, ("createdonbehalfby", "modifiedonbehalfby")),
     }
     row.update(_own_rules(store, facts, None, row, changes))
-    return store.put(facts.name, completed(facts, row, store))
+    whole = completed(facts, row, store)
+    check_unique(store, facts, whole)
+    return store.put(facts.name, whole)
 
 
 def update(
@@ -107,6 +110,7 @@ def update(
     if "modifiedon" in facts.columns:
         row.update({"modifiedon": store.clock.now(), "modifiedby": user_id})
         row.update(_on_behalf(facts, real_id, ("modifiedonbehalfby",)))
+    check_unique(store, facts, row)
     stored = store.put(facts.name, row)
     _after(store, facts, old, stored)
     return stored

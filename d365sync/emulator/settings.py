@@ -92,6 +92,7 @@ class EmulatorSettings:
     - ``dop_hint``: what ``x-ms-dop-hint`` advises; empty: no such header
     - ``utilization_percent``: what ``x-ms-utilization-percent`` says; empty: no such header
     - ``doubled_request_ids``: request ids come twice, with a comma between (seen on a real service)
+    - ``bulk_messages``: tables whose CreateMultiple, UpdateMultiple and UpsertMultiple differ from it, likewise
 
     ``Assumed:`` all of the following:
 
@@ -101,6 +102,10 @@ class EmulatorSettings:
     - ``batch_transfer_encoding``: every operation of a batch needs ``Content-Transfer-Encoding: binary``
     - ``batch_content_id``: every operation of a change set needs a Content-ID
     - ``batch_after_failed_set``: with continue-on-error, what follows a failed change set is carried out
+    - ``duplicate_key_status``: HTTP status of a write whose alternate key another row has
+    - ``undefined_key_status``: HTTP status of an address by columns that are no alternate key
+    - ``relative_references``: ``@odata.id`` of a ``$ref`` request may be relative without ``@odata.context``
+    - ``upsert_key_in_body_fails``: UpsertMultiple refuses to make a row whose alternate key is in its columns too
     - ``max_page_size``: page size when none is asked for, and the cap on what may be asked
     - ``top_ignored_when_paging``: ``$top`` beside odata.maxpagesize is ignored (else it limits the pages' total)
     - ``delta_covers_from_first_page``: a delta token covers what changed after the first page was read
@@ -137,6 +142,7 @@ class EmulatorSettings:
     dop_hint: str = "4"
     utilization_percent: str = ""
     doubled_request_ids: bool = False
+    bulk_messages: Mapping[str, bool] = field(default_factory=dict)
 
     tracking_status: int = 400
     batch_limit: int = 1000
@@ -144,6 +150,10 @@ class EmulatorSettings:
     batch_transfer_encoding: bool = True
     batch_content_id: bool = True
     batch_after_failed_set: bool = True
+    duplicate_key_status: int = 412
+    undefined_key_status: int = 400
+    relative_references: bool = False
+    upsert_key_in_body_fails: bool = True
     max_page_size: int = 5000
     top_ignored_when_paging: bool = True
     delta_covers_from_first_page: bool = True

@@ -14,6 +14,7 @@ from typing import Any
 
 from d365sync.core.values import Row, Value, format_instant, parse_instant
 from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.messages import list_messages
 from d365sync.emulator.store import VERSION, Deletion, Store
 from d365sync.emulator.wire import WireError, decode_json, encode_json, read_value, writer
 from d365sync.errors import OrgFolderError
@@ -57,6 +58,7 @@ def load_state(store: Store, path: Path) -> None:
             rows = [_read_row(facts, raw) for raw in table["rows"]]
             store.restore(name, rows, [Deletion(v, one, parse_instant(at)) for v, one, at in table["deleted"]])
         store.version = int(document["version"])
+        list_messages(store)
     except (OSError, WireError, KeyError, TypeError, ValueError) as error:
         raise OrgFolderError(f"{path} is not a state of this organization: {error}") from None
 

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 
 from d365sync.core.fetchxml.operators import OPERATORS as FETCH_OPERATORS
 from d365sync.emulator.actions import CLOSING, ELSEWHERE
+from d365sync.emulator.bulk import BULK, ELASTIC_ONLY
 from d365sync.emulator.calls import empty_response, finish
 from d365sync.emulator.choices import LIMITS as SETTABLE_LIMITS
+from d365sync.emulator.deep import MAX_DEPTH
 from d365sync.emulator.functions import FUNCTIONS
 from d365sync.emulator.metadata.made import MADE
 from d365sync.emulator.metadata.reads import KINDS, KNOWN, RELATIONSHIPS
@@ -29,6 +31,7 @@ from d365sync.emulator.protection import (
     limit_message,
 )
 from d365sync.emulator.routes import UNDONE as UNDONE_ADDRESSES
+from d365sync.emulator.rowpaths import ADDRESSES
 from d365sync.emulator.schema.loader import build_catalogue
 from d365sync.emulator.settings import ServiceLimits
 from d365sync.emulator.sql import COMPARISONS
@@ -43,7 +46,8 @@ where it has one, otherwise with HTTP 501 and its name. How to use it: [the emul
 
 def support_document() -> str:
     """Return the document."""
-    return "\n".join([_HEAD, *_queries(), *_functions(), *_operations(), *_definitions(), *_limits(), *_tables()])
+    parts = (_queries(), _functions(), _writes(), _operations(), _definitions(), _limits(), _tables())
+    return "\n".join([_HEAD, *(line for part in parts for line in part)])
 
 
 def _queries() -> list[str]:
@@ -78,6 +82,27 @@ def _functions() -> list[str]:
     return [*lines, ""]
 
 
+def _writes() -> list[str]:
+    return [
+        "## Rows, values and references\n",
+        "| address | methods |",
+        "|---|---|",
+        *(f"| `{address}` | {', '.join(methods)} |" for address, methods in ADDRESSES.items()),
+        "",
+        _bullet(
+            "A key is an id, or the columns of an alternate key (`accountnumber='A1'`, `_parentaccountid_value=…`,"
+        ),
+        _more("values also as parameters), in addresses, `@odata.bind` and `@odata.id`. `If-Match`, `If-None-Match`,"),
+        _more("`return=representation`; PATCH without `If-Match` is an upsert."),
+        _bullet("POST and an upsert that creates take nested rows of lookups and collections, and `@odata.bind` of"),
+        _more(f"either, at most {MAX_DEPTH} levels. Not implemented: nested rows in other writes, paths of several"),
+        _more("properties, many-to-many relationships."),
+        _bullet("Bulk messages:", _code(BULK) + ", of the tables below and of custom ones;", f"`{ELASTIC_ONLY}` is"),
+        _more("refused as on standard tables. `sdkmessages` and `sdkmessagefilters` say which tables have them."),
+        _bullet("All of it also in `$batch` and in change sets.\n"),
+    ]
+
+
 def _operations() -> list[str]:
     return [
         "## Functions and actions\n",
@@ -96,7 +121,8 @@ def _definitions() -> list[str]:
         _more(_code(RELATIONSHIPS) + ", `RelationshipDefinitions`; options", _code(KNOWN) + ";"),
         _more("filters are `eq` and `ne` joined by `and` and `or`."),
         _bullet("Casts of `Attributes` to `…AttributeMetadata`:", _code(casts) + "."),
-        _bullet("Tables and columns can be made and removed (`--state` does not keep them); types", _code(made) + "."),
+        _bullet("Tables, columns and alternate keys can be made and removed (`--state` does not keep them); types"),
+        _more(_code(made) + "."),
         _bullet("Not implemented:", _code(UNDONE_ADDRESSES) + ".\n"),
     ]
 
@@ -114,9 +140,10 @@ def _limits() -> list[str]:
 
 
 def _tables() -> list[str]:
-    lines = ["## Tables\n", "| entity set | change tracking | columns |", "|---|---|---|"]
+    lines = ["## Tables\n", "| entity set | change tracking | bulk messages | columns |", "|---|---|---|---|"]
     for name, facts in sorted(build_catalogue({}, {}).sets.items()):
-        lines.append(f"| `{name}` | {'yes' if facts.table.change_tracking else 'no'} | {len(facts.columns)} |")
+        able = ["yes" if one else "no" for one in (facts.table.change_tracking, facts.bulk)]
+        lines.append(f"| `{name}` | {' | '.join(able)} | {len(facts.columns)} |")
     return [*lines, ""]
 
 

@@ -1,23 +1,30 @@
 """Answers to POST, PATCH and DELETE: conditions, create, update, upsert, delete.
 
-Source: Perform conditional operations using the Web API; Create, update and delete table rows using the Web API.
+Source: Perform conditional operations using the Web API; Create, update and delete table rows using the Web API; Use
+Upsert to create or update a record.
 
 Pure.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
 from werkzeug.wrappers import Response
 
 from d365sync.core.values import Row
 from d365sync.emulator.calls import Call, empty_response
+from d365sync.emulator.deep import create_with_related
 from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.keys import RowKey
 from d365sync.emulator.odata.encode import etag
 from d365sync.emulator.odata.options import parse_options
 from d365sync.emulator.payload import parse_payload
 from d365sync.emulator.reads import row_response
-from d365sync.emulator.refuse import Refusal, already_exists, missing_row, version_mismatch
-from d365sync.emulator.rows import create, delete, update
+from d365sync.emulator.refuse import Refusal, already_exists, version_mismatch
+from d365sync.emulator.rows import delete, update
 
 NO_CONCURRENCY = "0x8006088d"
 
@@ -27,52 +34,59 @@ def create_row(call: Call, facts: TableFacts) -> Response:
     return _create(call, facts, None)
 
 
-def update_row(call: Call, facts: TableFacts, row_id: str) -> Response:
-    """Answer ``PATCH set(id)``: an update, or without ``If-Match`` an upsert."""
-    headers = call.request.headers
-    row = call.store.get(facts.name, row_id)
+def update_row(call: Call, key: RowKey) -> Response:
+    """Answer ``PATCH set(key)``: an update, or without ``If-Match`` an upsert.
+
+    An update by alternate key leaves the key's columns alone, whatever the body says of them.
+    """
+    headers, facts = call.request.headers, key.facts
+    row = key.row_if_any(call.store)
     if row is None:
         if headers.get("If-Match") is not None:
-            raise missing_row(facts.name, row_id)
-        return _create(call, facts, row_id)
+            key.row(call.store)
+        return _create(call, facts, key)
     if headers.get("If-None-Match") == "*":
         raise already_exists()
-    _check_match(call, facts, row)
+    check_match(call, facts, row)
     call.need_row("Write", facts, row)
     options = parse_options(call.arguments, facts, call.asking())
-    changes = parse_payload(call.body(), facts, call.store, creating=False)
-    update(call.store, facts, row_id, changes, call.user_id, real_id=call.real_id)
+    change_row(call, key, call.body())
+    row_id = str(row[facts.key])
     if call.preferences.representation:
         return row_response(call, facts, options, row_id)
-    return empty_response(204, {"OData-EntityId": call.address(facts, row_id)})
+    return empty_response(204, {"OData-EntityId": call.address(facts, _shown(key))})
 
 
-def delete_row(call: Call, facts: TableFacts, row_id: str) -> Response:
-    """Answer ``DELETE set(id)``."""
+def change_row(call: Call, key: RowKey, body: Mapping[str, Any]) -> None:
+    """Carry out an update of an existing row that the caller may write.
+
+    Raises:
+        Refusal: the body is not right, or a rule is broken.
+    """
+    facts = key.facts
+    changes = parse_payload(body, facts, call.store, creating=False)
+    kept = {name: value for name, value in changes.items() if name not in key.values}
+    row_id = str(key.row(call.store)[facts.key])
+    update(call.store, facts, row_id, kept, call.user_id, real_id=call.real_id)
+
+
+def delete_row(call: Call, key: RowKey) -> Response:
+    """Answer ``DELETE set(key)``."""
+    facts = key.facts
     call.need("Delete", facts)
-    row = call.store.get(facts.name, row_id)
-    if row is None:
-        raise missing_row(facts.name, row_id)
+    row = key.row(call.store)
     call.need_row("Delete", facts, row)
-    _check_match(call, facts, row)
-    delete(call.store, facts, row_id)
+    check_match(call, facts, row)
+    delete(call.store, facts, str(row[facts.key]))
     return empty_response(204)
 
 
-def _create(call: Call, facts: TableFacts, row_id: str | None) -> Response:
-    call.need("Create", facts)
-    options = parse_options(call.arguments, facts, call.asking())
-    changes = parse_payload(call.body(), facts, call.store, creating=True)
-    if row_id is not None:
-        changes[facts.key] = row_id
-    made = str(create(call.store, facts, changes, call.user_id, call.real_id)[facts.key])
-    if call.preferences.representation:
-        return row_response(call, facts, options, made, 201)
-    address = call.address(facts, made)
-    return empty_response(204, {"OData-EntityId": address, "Location": address})
+def check_match(call: Call, facts: TableFacts, row: Row) -> None:
+    """Refuse a write whose ``If-Match`` is not the row's etag.
 
-
-def _check_match(call: Call, facts: TableFacts, row: Row) -> None:
+    Raises:
+        Refusal: so.
+    """
     wanted = call.request.headers.get("If-Match")
     if wanted is None or wanted == "*":
         return
@@ -80,3 +94,18 @@ def _check_match(call: Call, facts: TableFacts, row: Row) -> None:
         raise Refusal(400, NO_CONCURRENCY, f"Optimistic concurrency isn't enabled for entity type {facts.name}.")
     if wanted != etag(row):
         raise version_mismatch()
+
+
+def _create(call: Call, facts: TableFacts, key: RowKey | None) -> Response:
+    call.need("Create", facts)
+    options = parse_options(call.arguments, facts, call.asking())
+    row_id = str(create_with_related(call, facts, call.body(), key)[facts.key])
+    if call.preferences.representation:
+        return row_response(call, facts, options, row_id, 201)
+    address = call.address(facts, row_id if key is None else _shown(key))
+    return empty_response(204, {"OData-EntityId": address, "Location": address})
+
+
+def _shown(key: RowKey) -> str:
+    """Return the key as the request had it. Source: Use Upsert (the address echoes the form of the key)."""
+    return quote(key.text, safe="=,'()!*:@")

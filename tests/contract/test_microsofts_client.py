@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 from azure.core.credentials import AccessToken
+from pandas import DataFrame
 from PowerPlatform.Dataverse.client import DataverseClient
 from PowerPlatform.Dataverse.core.errors import HttpError, MetadataError
 
@@ -138,6 +139,53 @@ def test_sql_of_one_table(client: DataverseClient) -> None:
         client.query.sql("SELECT DISTINCT name FROM opportunity")
 
 
+def test_rows_are_made_and_changed_in_bulk(client: DataverseClient) -> None:
+    ids = client.records.create("account", [{"name": "Bulk 1"}, {"name": "Bulk 2"}, {"name": "Bulk 3"}])
+    assert len(set(ids)) == 3
+    listed = [client.records.retrieve("account", one, select=["name"])["name"] for one in ids]
+    assert listed == ["Bulk 1", "Bulk 2", "Bulk 3"]
+    client.records.update("account", ids, {"telephone1": "12"})
+    client.records.update("account", ids[:2], [{"name": "First"}, {"name": "Second"}])
+    rows = client.records.list("account", filter="telephone1 eq '12'", select=["name"], orderby=["name"])
+    assert [row["name"] for row in rows] == ["Bulk 3", "First", "Second"]
+    with pytest.raises(HttpError, match="Do Not Exist"):
+        client.records.update("account", [ids[0], made_id("9", 9)], {"name": "never"})
+    with pytest.raises(HttpError, match="duplicate key"):
+        client.records.create("account", [{"name": "never"}, {"accountid": ids[0]}])
+    with pytest.raises(HttpError, match="does not support entities of type 'goal'"):
+        client.records.create("goal", [{"title": "never"}, {"title": "never"}])
+    assert not client.records.list("account", filter="name eq 'never'", select=["name"])
+
+
+def test_rows_are_upserted_by_an_alternate_key(client: DataverseClient) -> None:
+    client.tables.create_alternate_key("account", "new_Number", ["accountnumber"])
+    (key,) = client.tables.get_alternate_keys("account")
+    assert (key.key_attributes, key.status) == (["accountnumber"], "Active")
+    one, two = ({"alternate_key": {"accountnumber": name}, "record": {"name": name}} for name in ("A'1", "B 2"))
+    client.records.upsert("account", [one])
+    client.records.upsert("account", [{**one, "record": {"name": "changed"}}, two])
+    client.records.upsert("account", [{**two, "record": {"name": "changed too"}}])
+    rows = client.records.list("account", filter="accountnumber ne null", select=["name"], orderby=["accountnumber"])
+    assert [row["name"] for row in rows] == ["changed", "changed too"]
+    batch = client.batch.new()
+    batch.records.upsert("account", [one, two])
+    batch.records.create("account", [{"name": "x", "accountnumber": "C"}, {"name": "y", "accountnumber": "D"}])
+    batch.records.upsert("account", [{"alternate_key": {"accountnumber": "E"}, "record": {"name": "z"}}])
+    assert [answer.status_code for answer in batch.execute().responses] == [204, 200, 204]
+    rows = client.records.list("account", filter="accountnumber ne null", select=["name"], orderby=["accountnumber"])
+    assert [row["name"] for row in rows] == ["A'1", "B 2", "x", "y", "z"]
+    client.tables.delete_alternate_key("account", key.metadata_id)
+    with pytest.raises(HttpError, match="not a defined key"):
+        client.records.upsert("account", [one])
+
+
+def test_rows_of_a_data_frame_are_made_and_changed(client: DataverseClient) -> None:
+    ids = client.dataframe.create("contact", DataFrame({"firstname": ["Ada", "Bo"], "lastname": ["Lee", "Ray"]}))
+    client.dataframe.update("contact", DataFrame({"contactid": ids, "lastname": ["A", "B"]}), id_column="contactid")
+    rows = client.records.list("contact", select=["fullname"], orderby=["fullname"])
+    assert [row["fullname"] for row in rows] == ["Ada A", "Bo B"]
+
+
 def test_a_batch_with_a_change_set(client: DataverseClient) -> None:
     batch = client.batch.new()
     with batch.changeset() as changes:
@@ -209,6 +257,9 @@ def test_the_asynchronous_client(served: tuple[str, Credential]) -> None:
             names += [one["title"] for one in await client.query.sql("SELECT title FROM goal WHERE title = 'Company'")]
             assert (await client.records.retrieve("goal", COMPANY[6:-1]))["title"] == "Company"
             await client.records.delete("account", row_id)
+            ids = await client.records.create("contact", [{"lastname": "x"}, {"lastname": "y"}])
+            await client.records.update("contact", ids, {"lastname": "z"})
+            names += [one["lastname"] for one in await client.records.list("contact", filter="lastname eq 'z'")]
             return names
 
-    assert asyncio.run(run()) == ["Asynchronous", "Company"]
+    assert asyncio.run(run()) == ["Asynchronous", "Company", "z", "z"]

@@ -66,7 +66,9 @@ def test_python_odata_creates_changes_and_deletes(service: ODataService) -> None
 def test_dataverse_api_learns_a_table_and_reads_it_in_pages(remote: Remote) -> None:
     deals = DataverseClient(remote.session, remote.origin).entity("opportunity")
     assert (deals.entity_set_name, deals.primary_id_attr) == ("opportunities", "opportunityid")
-    assert not deals.supports_create_multiple
+    assert (deals.supports_create_multiple, deals.supports_update_multiple) == (True, True)
+    goals = DataverseClient(remote.session, remote.origin).entity("goal")
+    assert (goals.supports_create_multiple, goals.supports_update_multiple) == (False, False)
     assert "product_opportunities" in deals.relationships.collection_valued
     assert "owninguser" in deals.relationships.single_valued
     rows = deals.read(select=["name"], page_size=2, order_by="name", return_formatted_values=True)
@@ -82,3 +84,19 @@ def test_dataverse_api_writes_one_by_one(remote: Remote) -> None:
     assert sorted(row["name"] for row in accounts.read(select=["name"])) == ["ONE", "TWO"]
     accounts.delete(ids=[row["accountid"] for row in rows])
     assert accounts.read() == []
+
+
+def test_dataverse_api_writes_in_bulk_by_alternate_key_and_clears_columns(remote: Remote) -> None:
+    key = {"SchemaName": "new_Mail", "KeyAttributes": ["emailaddress1"]}
+    made = remote.session.post(f"{remote.root}EntityDefinitions(LogicalName='contact')/Keys", json=key, timeout=20)
+    assert made.status_code == 204
+    contacts = DataverseClient(remote.session, remote.origin).entity("contact")
+    assert contacts.alternate_keys == {"new_mail": ["emailaddress1"]}
+    rows = [{"lastname": name, "emailaddress1": f"{name}@example.org"} for name in ("a", "b", "c")]
+    answers = contacts.create([dict(row) for row in rows[:2]], mode="multiple")
+    assert [len(answer.json()["Ids"]) for answer in answers] == [2]
+    contacts.upsert([{**row, "firstname": "F"} for row in rows], altkey_name="new_mail")
+    read = contacts.read(select=["fullname", "emailaddress1"], order_by="lastname")
+    assert [row["fullname"] for row in read] == ["F a", "F b", "F c"]
+    contacts.delete_columns(["firstname"], ids=[read[0]["contactid"]])
+    assert [row["fullname"] for row in contacts.read(select=["fullname"], order_by="lastname")] == ["a", "F b", "F c"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,33 @@ COMPANY, ANNS, DESKS, CLOSED = (f"goals({made_id('d', number)})" for number in (
 
 def deal(number: int) -> str:
     return f"opportunities({made_id('e', number)})"
+
+
+KEYED = {
+    "account": {
+        "columns": {},
+        "keys": {
+            "new_number": ["accountnumber"],
+            "new_place": ["address1_city", "numberofemployees"],
+            "new_territory": ["territoryid"],
+        },
+        "collections": {"account_parent_account": ["account", "parentaccountid"]},
+    },
+    "new_visit": {
+        "primary_key": "new_visitid",
+        "primary_name": "new_name",
+        "columns": {"new_name": "string", "new_fee": "decimal:2", "new_when": "datetime:userlocal"},
+        "keys": {"new_feekey": ["new_fee"], "new_whenkey": ["new_when"]},
+    },
+}
+"""An org folder's schema: accounts with alternate keys and a collection, and a table of its own."""
+
+
+def keyed_folder(folder: Path) -> Path:
+    """Write the small org with alternate keys into a folder."""
+    shutil.copytree(SMALL, folder)
+    (folder / "schema.json").write_text(json.dumps(KEYED), encoding="utf-8")
+    return folder
 
 
 class Org:

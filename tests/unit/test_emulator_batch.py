@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from d365sync.emulator.inprocess import InProcessAdapter
 from d365sync.emulator.multipart import ChangeSet, Item, Operation, parse_batch
 from d365sync.emulator.settings import EmulatorSettings
 from tests.effort import SAME_EACH_RUN, examples
-from tests.unit.emulating import ANN, ROOT, Org, deal, made_id
+from tests.unit.emulating import ANN, ROOT, Org, deal, keyed_folder, made_id
 
 GUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 HEADS = "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n"
@@ -303,3 +304,59 @@ def _composed(item: Item) -> bytes:
     mime = HEADS + (f"Content-ID: {item.content_id}\r\n" if item.content_id else "")
     lines = "".join(f"{name}: {value}\r\n" for name, value in item.headers)
     return f"{mime}\r\n{item.method} {item.url} HTTP/1.1\r\n{lines}\r\n".encode() + item.body + b"\r\n"
+
+
+def keyed(tmp_path: Path) -> Org:
+    return Org(folder=keyed_folder(tmp_path / "org"))
+
+
+def test_bulk_messages_keys_values_and_references_work_in_a_batch(tmp_path: Path) -> None:
+    org = keyed(tmp_path)
+    kind = {"@odata.type": "Microsoft.Dynamics.CRM.account"}
+    targets = {"Targets": [{**kind, "name": "a"}, {**kind, "name": "b", "accountnumber": "b c"}]}
+    child = operation("PUT accounts(accountnumber='k')/parentaccountid/$ref", {"@odata.id": "$1"})
+    response = send(
+        org,
+        single("POST accounts/Microsoft.Dynamics.CRM.CreateMultiple", body=json.dumps(targets)),
+        change_set(
+            operation("PATCH accounts(accountnumber='p q')", {"name": "parent"}),
+            operation("PATCH accounts(accountnumber='k')", {"name": "child"}),
+            child,
+            operation("PUT $2/name", {"value": "renamed"}),
+            operation("POST $1/account_parent_account/$ref", {"@odata.id": f"{ROOT}accounts(accountnumber='b c')"}),
+            operation("POST accounts/Microsoft.Dynamics.CRM.UpsertMultiple",
+                      {"Targets": [{**kind, "@odata.id": "$2", "numberofemployees": 7}]}),
+        ),
+        single("GET accounts(accountnumber='b c')/name"),
+        single("GET accounts(accountnumber='p q')/account_parent_account?$select=name,numberofemployees&$orderby=name"),
+        single("GET accounts(accountnumber='k')/name/$value"),
+    )  # fmt: skip
+    assert response.status_code == 200, response.text
+    assert statuses(response) == [200, 204, 204, 204, 204, 204, 204, 200, 200, 200]
+    assert response.text.count('"name":"renamed","numberofemployees":7') == 1
+    assert '"name":"b","numberofemployees":null' in response.text
+    assert "\r\n\r\nrenamed\r\n" in response.text
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        operation("PUT accounts(accountnumber='k')/name", {"value": 5}),
+        operation("PUT accounts(accountnumber='k')/parentaccountid/$ref", {"@odata.id": "$9"}),
+        operation("POST accounts/Microsoft.Dynamics.CRM.CreateMultiple", {"Targets": [{}]}),
+        operation("POST goals/Microsoft.Dynamics.CRM.CreateMultiple", {"Targets": [{}]}),
+        operation("POST accounts", {"accountnumber": "K"}),
+        operation("POST accounts", {"name": "x", "account_parent_account": [{"name": "y"}, {"name": 5}]}),
+        operation("PATCH accounts(accountnumber='none')", {}, "If-Match: *\r\n"),
+        operation("DELETE accounts(accountnumber='none')/name"),
+    ],
+)
+def test_a_change_set_that_fails_at_one_of_them_leaves_nothing(tmp_path: Path, failing: str) -> None:
+    org = keyed(tmp_path)
+    before = operation("PATCH accounts(accountnumber='k')", {"name": "made"})
+    response = send(org, change_set(before, failing), prefer="odata.continue-on-error")
+    assert response.status_code == 200
+    assert len(statuses(response)) == 1
+    assert statuses(response)[0] in (400, 404, 412)
+    assert "Content-ID: 2" in response.text
+    assert org.get("accounts")["value"] == []

@@ -114,7 +114,7 @@ def test_the_microsoft_clients_picklist_call_is_answered(org: Org) -> None:
         (f"{GOAL}?$select=Nosuch", 400, "0x80060888"),
         (f"{GOAL}/Attributes?$select=Format", 400, "0x80060888"),
         (f"{GOAL}/{CAST}NosuchAttributeMetadata", 400, "0x80060888"),
-        (f"{GOAL}?$expand=Keys", 501, ""),
+        (f"{GOAL}?$expand=Privileges", 501, ""),
         ("EntityDefinitions?$filter=startswith(LogicalName,'a')", 501, ""),
         ("RelationshipDefinitions?$orderby=SchemaName", 501, ""),
         ("RelationshipDefinitions(SchemaName='nosuch')", 404, "0x80060888"),

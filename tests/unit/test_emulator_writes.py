@@ -126,11 +126,11 @@ def test_a_reference_to_no_row_is_not_found(org: Org) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("POST", "metrics", {"name": "x", "metric_rollupfield": [{}]}),
+        ("PATCH", f"metrics({REVENUE})", {"metric_rollupfield": [{}]}),
+        ("PATCH", deal(1), {"ownerid": {"fullname": "x"}}),
         ("POST", "CloseIncident", {}),
-        ("POST", "goals/Microsoft.Dynamics.CRM.CreateMultiple", {}),
+        ("POST", "goals/Microsoft.Dynamics.CRM.Rollup", {}),
         ("GET", "GlobalOptionSetDefinitions", None),
-        ("GET", "goals(accountnumber='1')", None),
     ],
 )
 def test_what_the_emulator_does_not_do_it_says(org: Org, method: str, path: str, body: dict[str, Any] | None) -> None:

@@ -1,9 +1,9 @@
 """Tables and columns made and removed over the API, as Microsoft's client does it.
 
 ``POST CreateEntities`` (or ``EntityDefinitions``), ``POST EntityDefinitions(…)/Attributes``, and DELETE of both.
-Lookups, keys and relationships are not made. Source: Create and update table definitions using the Web API; the
-requests of the official Python client. Assumed: what CreateEntities answers, the codes of refusals, that removing takes
-the values with it, and that only what has a customization prefix may be removed.
+Lookups and relationships are not made; keys are in their own module. Source: Create and update table definitions using
+the Web API; the requests of the official Python client. Assumed: what CreateEntities answers, the codes of refusals,
+that removing takes the values with it, and that only what has a customization prefix may be removed.
 
 Pure.
 """
@@ -20,6 +20,7 @@ from werkzeug.wrappers import Response
 
 from d365sync.emulator.calls import Call, empty_response
 from d365sync.emulator.facts import Catalogue, ColumnFacts, TableFacts, describe
+from d365sync.emulator.messages import list_messages
 from d365sync.emulator.metadata.documents import metadata_id
 from d365sync.emulator.metadata.reads import definition_of
 from d365sync.emulator.refuse import Refusal, invalid, not_implemented
@@ -55,6 +56,7 @@ def create_tables(call: Call) -> Response:
         made = _table(body, tables)
         tables[made.name] = made
     call.store.redefine(Catalogue.of(tables.values()))
+    list_messages(call.store)
     return empty_response(204)
 
 
@@ -63,6 +65,7 @@ def create_table(call: Call) -> Response:
     call.need_privilege("prvCreateEntity", "entity")
     made = _table(call.body(), call.store.catalogue.tables)
     call.store.redefine(Catalogue.of([*call.store.catalogue.tables.values(), made]))
+    list_messages(call.store)
     return empty_response(204, {"OData-EntityId": f"{call.root}EntityDefinitions({metadata_id(made.name)})"})
 
 
@@ -78,6 +81,7 @@ def delete_table(call: Call, key: str) -> Response:
                 405, INVALID_OPERATION, f"The table {facts.name} cannot be deleted: {other.name} refers to it."
             )
     call.store.redefine(Catalogue.of(others))
+    list_messages(call.store)
     return empty_response(204)
 
 
@@ -103,6 +107,8 @@ def delete_column(call: Call, key: str, column_key: str) -> Response:
             _need_custom(name)
             if name in (facts.key, facts.table.primary_name):
                 raise Refusal(405, INVALID_OPERATION, f"The column {name} of the table {facts.name} cannot be deleted.")
+            if any(name in key.columns for key in facts.keys):
+                raise Refusal(405, INVALID_OPERATION, f"The column {name} of {facts.name} is in an alternate key.")
             gone = {name, f"{name}_base"}
             _redefine(call, facts, [one for one in facts.columns.values() if one.name not in gone])
             call.store.forget_columns(facts.name, gone)
@@ -112,7 +118,7 @@ def delete_column(call: Call, key: str, column_key: str) -> Response:
 
 def _redefine(call: Call, facts: TableFacts, columns: Sequence[ColumnFacts]) -> None:
     table = replace(facts.table, columns={one.name: one.column for one in columns})
-    changed = describe(table, columns, facts.ownership, facts.privilege, facts.collections)
+    changed = describe(table, columns, facts.ownership, facts.privilege, facts.collections, facts.keys, bulk=facts.bulk)
     tables = {**call.store.catalogue.tables, facts.name: changed}
     call.store.redefine(Catalogue.of(tables.values()))
 

@@ -23,6 +23,7 @@ from d365sync.emulator.metadata.documents import (
     relationship_documents,
     table_document,
 )
+from d365sync.emulator.metadata.keys import key_document, key_documents, read_one_key
 from d365sync.emulator.refuse import Refusal, bad_uri, no_segment, not_implemented
 
 _PREFIX = "Microsoft.Dynamics.CRM."
@@ -52,14 +53,21 @@ def read_definitions(call: Call, key: str | None, rest: Sequence[tuple[str, str 
         return json_response({"@odata.context": f"{call.root}$metadata#EntityDefinitions/$entity", **document})
     if rest[0][0] in RELATIONSHIPS and len(rest) == 1 and rest[0][1] is None:
         return _list_relationships(call, facts, rest[0][0])
-    if rest == [("Keys", None)]:
-        return json_response(
-            {"@odata.context": f"{call.root}$metadata#EntityDefinitions('{facts.name}')/Keys", "value": []}
-        )
+    if rest[0][0] == "Keys" and len(rest) == 1:
+        return _read_keys(call, facts, rest[0][1])
     if rest[0][0] != "Attributes" or len(rest) > 2:
         raise not_implemented(f"the address 'EntityDefinitions(…)/{rest[0][0]}'")
     call.need_privilege("prvReadAttribute", "attribute")
     return _read_columns(call, facts, rest[0][1], rest[1][0] if len(rest) == 2 else None)
+
+
+def _read_keys(call: Call, facts: TableFacts, inside: str | None) -> Response:
+    if inside is not None:
+        return read_one_key(call, facts, inside)
+    context = f"{call.root}$metadata#EntityDefinitions('{facts.name}')/Keys"
+    select = call.arguments.get("$select")
+    value = [_selected(one, select, one.keys(), "EntityKeyMetadata") for one in key_documents(call, facts)]
+    return json_response({"@odata.context": context, "value": value})
 
 
 def _list_tables(call: Call) -> Response:
@@ -89,6 +97,9 @@ def _shaped_table(call: Call, facts: TableFacts) -> Document:
     for name, select in _expanded(call.arguments.get("$expand", "")):
         if name in RELATIONSHIPS:
             shaped[name] = [_related(one, select) for one in _relationships(call, facts, name)]
+        elif name == "Keys":
+            keys = [key_document(facts, key) for key in facts.keys]
+            shaped["Keys"] = [_selected(one, select, one.keys(), "EntityKeyMetadata") for one in keys]
         elif name == "Attributes":
             shaped["Attributes"] = [_uncast(one, select) for one in column_documents(facts)]
         else:

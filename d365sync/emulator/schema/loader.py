@@ -16,7 +16,7 @@ from importlib import resources
 import msgspec
 
 from d365sync.core.schema import Column, ColumnType, Table
-from d365sync.emulator.facts import Catalogue, ColumnFacts, Ownership, TableFacts, describe
+from d365sync.emulator.facts import AlternateKey, Catalogue, ColumnFacts, Ownership, TableFacts, describe
 from d365sync.emulator.schema.specs import ColumnKind, ColumnSpec, TableSpec, column_kind, entity_set_name
 from d365sync.errors import SchemaError
 
@@ -50,6 +50,14 @@ _UNAUDITED = (
     "principalobjectaccess",
 )
 _LABELS = {0: "No", 1: "Yes"}
+KEY_TYPES = (
+    ColumnType.STRING,
+    ColumnType.INTEGER,
+    ColumnType.DECIMAL,
+    ColumnType.DATETIME,
+    ColumnType.LOOKUP,
+    ColumnType.PICKLIST,
+)
 
 
 @cache
@@ -73,8 +81,10 @@ def read_additions(text: bytes) -> Specs:
         raise ValueError(str(error)) from None
 
 
-def build_catalogue(additions: Mapping[str, TableSpec], tracking: Mapping[str, bool]) -> Catalogue:
-    """Return the shipped tables with the additions; ``tracking`` overrides change tracking per table.
+def build_catalogue(
+    additions: Mapping[str, TableSpec], tracking: Mapping[str, bool], bulk: Mapping[str, bool] | None = None
+) -> Catalogue:
+    """Return the shipped tables with the additions; ``tracking`` and ``bulk`` override what tables can do, by name.
 
     Raises:
         SchemaError: an addition names an unknown type, table or column.
@@ -82,12 +92,13 @@ def build_catalogue(additions: Mapping[str, TableSpec], tracking: Mapping[str, b
     specs = dict(shipped_specs())
     for name, spec in additions.items():
         specs[name] = _merged(name, specs.get(name), spec)
-    for name in tracking:
+    bulk = bulk or {}
+    for name, what in [*((one, "change tracking") for one in tracking), *((one, "bulk messages") for one in bulk)]:
         if name not in specs:
-            raise SchemaError(f"there is no table '{name}' whose change tracking could be set", table=name)
+            raise SchemaError(f"there is no table '{name}' whose {what} could be set", table=name)
     for name in additions:
         _check_targets(name, specs)
-    return Catalogue.of(table_facts(name, spec, tracking.get(name)) for name, spec in specs.items())
+    return Catalogue.of(table_facts(name, spec, tracking.get(name), bulk.get(name)) for name, spec in specs.items())
 
 
 def _merged(name: str, shipped: TableSpec | None, added: TableSpec) -> TableSpec:
@@ -107,11 +118,13 @@ def _check_targets(name: str, specs: Mapping[str, TableSpec]) -> None:
                 raise SchemaError(f"schema.json: {name}.{column} points to '{target}', which is no table", table=name)
 
 
-def table_facts(name: str, spec: TableSpec, tracking: bool | None) -> TableFacts:
+def table_facts(name: str, spec: TableSpec, tracking: bool | None, bulk: bool | None = None) -> TableFacts:
     """Return a table as written down, with the columns every table has.
 
+    Custom tables have the bulk messages unless they say otherwise. Source: Use bulk operation messages (availability).
+
     Raises:
-        SchemaError: it has no key, or names a column type or column that is not there.
+        SchemaError: it has no key, or names a column type or column that is not there, or an alternate key cannot be.
     """
     ownership = Ownership(spec.ownership or ("user" if "ownerid" in spec.columns else "org"))
     if spec.primary_key is None:
@@ -134,7 +147,28 @@ def table_facts(name: str, spec: TableSpec, tracking: bool | None) -> TableFacts
     for named in (spec.primary_name, spec.hierarchy_parent):
         if named is not None and named not in table.columns:
             raise SchemaError(f"schema.json: table '{name}' has no column '{named}'", table=name, column=named)
-    return describe(table, columns, ownership, spec.privilege or name, spec.collections)
+    keys = tuple(AlternateKey(key, tuple(names)) for key, names in spec.keys.items())
+    for key in keys:
+        check_key(name, key, table.columns)
+    has_bulk = _first(bulk, spec.bulk_messages, "_" in name)
+    return describe(table, columns, ownership, spec.privilege or name, spec.collections, keys, bulk=has_bulk)
+
+
+def check_key(table: str, key: AlternateKey, columns: Mapping[str, Column]) -> None:
+    """Refuse an alternate key over columns that are not there or cannot be part of one.
+
+    Source: Define alternate keys for a table (types of columns; lookups of one table here).
+
+    Raises:
+        SchemaError: so.
+    """
+    for name in key.columns:
+        if name not in columns:
+            raise SchemaError(f"the key '{key.name}' of '{table}' names no column '{name}'", table=table, column=name)
+        if columns[name].type not in KEY_TYPES or columns[name].is_polymorphic:
+            raise SchemaError(f"the column '{name}' cannot be in the key '{key.name}' of '{table}'", table=table)
+    if not key.columns or len(set(key.columns)) != len(key.columns):
+        raise SchemaError(f"the key '{key.name}' of '{table}' needs columns, each once", table=table)
 
 
 def _first(*answers: bool | None) -> bool:

@@ -46,6 +46,8 @@ class TableSpec(msgspec.Struct, forbid_unknown_fields=True):
     privilege: str | None = None
     ownership: str | None = None
     collections: dict[str, tuple[str, str]] = {}
+    keys: dict[str, list[str]] = {}
+    bulk_messages: bool | None = None
 
 
 class ColumnKind(msgspec.Struct, frozen=True):
