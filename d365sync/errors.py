@@ -12,6 +12,7 @@
     │   ├── BookmarkExpiredError  the delta link is too old: full load
     │   └── RejectedError         a 4xx that a repeat will not mend
     ├── ProtocolError             an answer that is not the protocol               exit 1
+    │   └── MisfitError           a value that is not of its column's type
     ├── FetchXmlError             a query that cannot be understood (path, snippet)
     ├── SchemaError               a table or column that is not there
     ├── OrgFolderError            an emulator org folder that cannot be loaded     exit 2
@@ -98,6 +99,10 @@ class RejectedError(RemoteError):
 
 class ProtocolError(D365SyncError):
     """An answer that is not what the protocol promises; never read as an empty one."""
+
+
+class MisfitError(ProtocolError):
+    """A value that is not of its column's type: the row is damaged, or the definitions remembered are old."""
 
 
 class FetchXmlError(D365SyncError):

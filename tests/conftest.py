@@ -6,29 +6,41 @@ programs. Without either the tests that need it are skipped, or fail if D365SYNC
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import structlog
 from sqlalchemy import create_engine
 
 from tests import canary
 
-structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+canary.listen()
 
 
 @pytest.fixture(autouse=True)
 def _no_secret_is_left_behind() -> Iterator[None]:
-    """Fail a test whose d365sync left a secret or token in a file."""
+    """Fail a test whose d365sync left a secret or token in a file or in the log."""
     yield
     assert canary.harvest() == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that printed a secret or token, and keep it out of what pytest shows of a failing one."""
+    report = yield
+    shown = [("longrepr", report.longreprtext), *report.sections]
+    if any(canary.hidden(text) != text for _, text in shown):
+        report.sections = [(name, canary.hidden(text)) for name, text in report.sections]
+        report.longrepr = canary.hidden(report.longreprtext) or f"{item.nodeid} printed a secret or an access token"
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(scope="session")

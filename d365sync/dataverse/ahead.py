@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from d365sync.dataverse.decoding import PageDecoder, StoredPage, next_link_of
+from d365sync.dataverse.decoding import PageDecoder, StoredPage, links_of
 from d365sync.dataverse.gate import check_stopped
 
 MOST_BYTES = 48 * 1024 * 1024
@@ -73,7 +73,8 @@ class FetchedPage:
 
     def __init__(self, decoder: PageDecoder, body: bytes, ahead: Lookahead | None = None) -> None:
         self.body = body
-        self.next_link = next_link_of(body)
+        links = links_of(body)
+        self.next_link, self.delta_link = links.next or None, links.delta or None
         self._decoder = decoder
         self._ahead = ahead
 

@@ -309,8 +309,10 @@ class DataverseClient:
         while link is not None:
             page = take(partial(self._body, link, params, prefer, on_behalf_of))
             params = None
+            for other in filter(None, (page.next_link, page.delta_link)):
+                check_link(other, self.api_root)
             yield page
-            link = check_link(page.next_link, self.api_root) if page.next_link else None
+            link = page.next_link
             if link in seen:
                 raise ProtocolError(f"the pages of {table.entity_set_name} go round in a circle")
             if link is not None:

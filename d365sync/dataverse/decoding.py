@@ -51,21 +51,22 @@ class StoredPage:
     size_bytes: int = field(default=0, compare=False)
 
 
-class Links(msgspec.Struct, rename={"next": "@odata.nextLink"}, gc=False):
-    """Where a page says to go on; its rows are passed over."""
+class Links(msgspec.Struct, rename={"next": "@odata.nextLink", "delta": "@odata.deltaLink"}, gc=False):
+    """Where a page says to go on, now and later; its rows are passed over."""
 
     next: str | None = None
+    delta: str | None = None
 
 
 _links = msgspec.json.Decoder(Links)
 
 
-def next_link_of(body: bytes) -> str | None:
-    """Return the next link of a page without decoding its rows; None also when it is no page, as decoding will tell."""
+def links_of(body: bytes) -> Links:
+    """Return the links of a page without decoding its rows; none also when it is no page, as decoding will tell."""
     try:
-        return _links.decode(body).next or None
+        return _links.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+        return Links()
 
 
 class _UnusualError(Exception):

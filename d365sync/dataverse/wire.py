@@ -24,6 +24,7 @@ from d365sync.errors import (
     AuthError,
     BookmarkExpiredError,
     ConflictError,
+    MisfitError,
     ProtocolError,
     RejectedError,
     RemoteError,
@@ -138,7 +139,8 @@ class RowReader:
         """Return a row by logical name; a column that is not in the answer is None.
 
         Raises:
-            ProtocolError: a value is not of its column's type, or the key is missing.
+            MisfitError: a value is not of its column's type.
+            ProtocolError: the key is missing.
         """
         row: dict[str, Value] = {}
         for column, convert in self._columns:
@@ -148,7 +150,7 @@ class RowReader:
             except (ValueError, TypeError, ArithmeticError):
                 place = f"{self._table.logical_name}.{column.logical_name}"
                 record = f" (row {str(raw.get(self._table.primary_id))[:40]})"
-                raise ProtocolError(f"{place}: {_shown(value)} is not a {column.type} value{record}") from None
+                raise MisfitError(f"{place}: {_shown(value)} is not a {column.type} value{record}") from None
             if column.is_polymorphic:
                 row[column.type_name] = raw.get(f"{column.property_name}@{LOOKUP_LOGICAL_NAME}")
         if row[self._table.primary_id] is None:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from d365sync.core.rowshape import VERSION, Stored, StoredRow
 from d365sync.mirror.tables import (
     BEFORE_PREFIX,
+    ETAG_COLUMN,
     LOAD_COLUMN,
     Dialect,
     MirrorTable,
@@ -62,7 +63,8 @@ def put_rows(writer: Writer, rows: Sequence[StoredRow], load_number: int) -> int
     """Upsert the rows that are new or have another version; return how many those are.
 
     What the present load (or a delta after it) has seen is never replaced by an older version of it: pages may come
-    twice, or in another order. An older version is taken from a new load, since an organization may be restored.
+    twice, or in another order. An older version is taken from a new load, since an organization may be restored. A row
+    that once came without its etag takes it from any later page.
     """
     latest = _latest(writer, rows)
     known = _versions(writer, list(latest))
@@ -70,7 +72,7 @@ def put_rows(writer: Writer, rows: Sequence[StoredRow], load_number: int) -> int
     fresh = {
         row_id: row
         for row_id, row in latest.items()
-        if version is None or row_id not in known or _supersedes(row[version], known[row_id], load_number)
+        if version is None or row_id not in known or _supersedes(row, version, known[row_id], load_number)
     }
     _note_changes(writer, list(fresh), existing=[row_id for row_id in fresh if row_id in known])
     if fresh:
@@ -129,8 +131,9 @@ def _latest(writer: Writer, rows: Sequence[StoredRow]) -> dict[str, StoredRow]:
     return latest
 
 
-def _supersedes(version: Stored, known: tuple[int | None, int], load_number: int) -> bool:
-    if version is None or known[0] is None:
+def _supersedes(row: StoredRow, at: int, known: tuple[int | None, int, bool], load_number: int) -> bool:
+    version = row[at]
+    if version is None or known[0] is None or (row[-1] is not None and not known[2]):
         return True
     return _number(version) > known[0] or (known[1] != load_number and version != known[0])
 
@@ -175,12 +178,13 @@ def _changed_rows(writer: Writer, source: str, names: Sequence[str]) -> dict[str
     return {row[0]: tuple(row) for row in writer.connection.execute(text(sql), {"name": writer.table.name})}
 
 
-def _versions(writer: Writer, ids: Sequence[str]) -> dict[str, tuple[int | None, int]]:
-    """Return, of the rows that are there, the version and the number of the load that last saw it."""
+def _versions(writer: Writer, ids: Sequence[str]) -> dict[str, tuple[int | None, int, bool]]:
+    """Return, of the rows that are there, the version, the load that last saw it, and whether it has an etag."""
     version = quote(VERSION) if writer.table.has_version else "NULL"
-    sql = f"SELECT {writer.key}, {version}, {quote(LOAD_COLUMN)} FROM {writer.name} WHERE {writer.key} IN "
+    etag = f"{quote(ETAG_COLUMN)} IS NOT NULL"
+    sql = f"SELECT {writer.key}, {version}, {quote(LOAD_COLUMN)}, {etag} FROM {writer.name} WHERE {writer.key} IN "
     return {
-        row[0]: (row[1], row[2])
+        row[0]: (row[1], row[2], bool(row[3]))
         for batch in _batches(ids)
         for row in writer.connection.exec_driver_sql(sql + marks(writer.dialect, batch), tuple(batch))
     }

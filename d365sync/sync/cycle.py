@@ -36,7 +36,7 @@ from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, o
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Schema, Table
 from d365sync.dataverse.usage import Traffic
-from d365sync.errors import AuthError, ProtocolError, RejectedError, SchemaError
+from d365sync.errors import AuthError, MisfitError, RejectedError, SchemaError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
@@ -216,8 +216,8 @@ def _pull_with_fresh_definitions_if_needed(line: Line, now: dt.datetime) -> tupl
     old = remembered is not None and now - remembered > TRUSTED
     try:
         pulls, snapshot = pull_all(line, now)
-    except (ProtocolError, RejectedError) as error:
-        misfit = isinstance(error, ProtocolError) or error.code in UNKNOWN_COLUMN
+    except (MisfitError, RejectedError) as error:
+        misfit = isinstance(error, MisfitError) or error.code in UNKNOWN_COLUMN
         if remembered is None or not misfit:
             raise
         log.warning("definitions.stale", reason=str(error))

@@ -17,7 +17,7 @@ from d365sync.core.fetchxml.context import Context
 from d365sync.core.goals.parity import Kind
 from d365sync.core.goals.probe import QUESTIONS
 from d365sync.emulator import EmulatorSettings
-from d365sync.emulator.faults import EFFECTS
+from d365sync.emulator.faultfile import KEYS
 from d365sync.emulator.support import support_document
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,25 @@ def test_the_readme_names_every_exit_code() -> None:
 
 def test_the_emulators_faults_are_documented() -> None:
     text = (ROOT / "docs" / "emulator.md").read_text(encoding="utf-8")
-    assert [effect for effect in EFFECTS if f"`{effect}`" not in text] == []
+    assert [key for key in KEYS if f"`{key}`" not in text] == []
+
+
+FAULTS = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+
+
+def test_every_row_of_the_fault_list_is_there_once_and_says_what_shows_it() -> None:
+    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", FAULTS, re.MULTILINE)
+    missing = {*range(1, 49)} - {13, 26} - {int(number) for number, _ in rows}
+    assert (len(rows), missing) == (len({number for number, _ in rows}), set())
+    assert [number for number, shown in rows if not re.search(r"`tests/|\*\d\d-|not yet", shown)] == []
+
+
+def test_every_test_named_in_the_fault_list_exists_and_every_fault_file_is_named() -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", FAULTS):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert f"def {name}(" in text if name else text, (path, name)
+    files = {path.stem for path in (ROOT / "fixtures" / "faults").glob("*.toml")}
+    assert set(re.findall(r"\*(\d\d-[a-z-]+)\*", FAULTS)) - {"01-throttled"} == files - {"01-throttled"}
 
 
 def test_what_the_emulator_supports_is_written_down_as_it_is() -> None:
