@@ -167,6 +167,8 @@ def _print(result: CycleResult, *, mode: str, write: bool) -> None:
     else:
         out.print("nothing was written: this was a dry run")
     out.print(traffic_line(result.traffic))
+    for reason in (reason for pull in result.pulls for reason in pull.damaged):
+        out.print(f"left out: {reason}")
     for skip in _unwritten(result):
         out.print(f"{'open' if recalculated else 'not written'}: {skip.message}")
     _print_problems(result)

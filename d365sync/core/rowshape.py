@@ -32,6 +32,8 @@ StoredRow: TypeAlias = tuple[Stored, ...]
 
 VERSION = "versionnumber"
 ETAG_KEY = "@odata.etag"
+DAMAGED = "!"
+"""Before the name of a column left out: its value is none of its type; without it, the value is only too large."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,18 @@ class RowShape:
             return Decimal(str(stored))
         return decode(column, stored)
 
-    def stored(self, row: Mapping[str, Any]) -> StoredRow:
+    def stored(self, row: Mapping[str, Any], damaged: dict[str, str] | None = None) -> StoredRow:
         """Return a row in stored spelling: the values, the names of those left out, the etag.
 
-        A number too large to be stored is left out, and its column named: what would ask for it must be refused.
+        A number too large to be stored is left out, and its column named: what would ask for it must be refused. With
+        ``damaged``, columns with the reason, the same is done with those columns, and with values that cannot be stored
+        exactly, which are added to it.
 
         Raises:
-            ValueError: a value cannot be stored exactly.
+            ValueError: a value cannot be stored exactly, without ``damaged``.
         """
         stored: list[Stored] = []
-        unfit: list[str] = []
+        unfit = [DAMAGED + name for name in damaged or ()]
         for column in self.columns:
             value: Value = row.get(column.logical_name)
             try:
@@ -101,6 +105,12 @@ class RowShape:
             except StorageRangeError:
                 stored.append(None)
                 unfit.append(column.logical_name)
+            except ValueError as error:
+                if damaged is None:
+                    raise
+                stored.append(None)
+                unfit.append(DAMAGED + column.logical_name)
+                damaged[column.logical_name] = str(error)
             if column.is_polymorphic:
                 stored.append(row.get(column.type_name))
             if has_fold(column):

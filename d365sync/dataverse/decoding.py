@@ -2,7 +2,8 @@
 
 A page of the shape the protocol promises is taken apart by a decoder made for its table and checked and respelled by
 columns. Anything else (another spelling of an id, a number too large, a value of a wrong type) is read row by row by
-:mod:`~d365sync.dataverse.wire`, which accepts it, or names the row and the column: one meaning, two speeds.
+:mod:`~d365sync.dataverse.wire`, which accepts it, or leaves the value out and names row and column: one meaning, two
+speeds.
 
 Pure.
 """
@@ -10,7 +11,7 @@ Pure.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from operator import attrgetter
@@ -22,13 +23,16 @@ import msgspec
 from d365sync.core.rowshape import ETAG_KEY, RowShape, Stored, StoredRow
 from d365sync.core.schema import GUID_TYPES, TEXT_TYPES, Column, ColumnType, DateBehavior, Table
 from d365sync.core.storage import EXACT, INT64_MAX, has_fold, scale_of
-from d365sync.dataverse.wire import LOOKUP_LOGICAL_NAME, read_page
+from d365sync.core.values import Value
+from d365sync.dataverse.wire import LOOKUP_LOGICAL_NAME, RowReader, decode_damaged, decode_json, page_of
 from d365sync.errors import ProtocolError
 
 Values: TypeAlias = Sequence[Any]
 Respell: TypeAlias = Callable[[Values], Sequence[Stored]]
 
 DELETED = "/$deletedEntity"
+NUL = b"\\u0000"
+"""How a character that no database takes is spelled."""
 ROWS_AT_ONCE = 1000
 """Rows whose columns are respelled together: few passes, and they stay in the processor's cache."""
 WIDEST = 18
@@ -42,13 +46,17 @@ _BITS = {None: None, False: 0, True: 1}
 
 @dataclass(frozen=True, slots=True)
 class StoredPage:
-    """One page in stored spelling; see :class:`~d365sync.core.rowshape.RowShape` for the order of a row."""
+    """One page in stored spelling; see :class:`~d365sync.core.rowshape.RowShape` for the order of a row.
+
+    ``damaged`` says which values were left out, and why; their rows are there.
+    """
 
     rows: Sequence[StoredRow]
     deleted: Sequence[str] = ()
     next_link: str | None = None
     delta_link: str | None = None
     size_bytes: int = field(default=0, compare=False)
+    damaged: Sequence[str] = field(default=(), compare=False)
 
 
 class Links(msgspec.Struct, rename={"next": "@odata.nextLink", "delta": "@odata.deltaLink"}, gc=False):
@@ -66,7 +74,13 @@ def links_of(body: bytes) -> Links:
     try:
         return _links.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        found = decode_damaged(body)
+    except ProtocolError:
         return Links()
+    links = [found.get(name) for name in Links.__struct_encode_fields__] if isinstance(found, dict) else []
+    return Links(*(one if isinstance(one, str) else None for one in links))
 
 
 class _UnusualError(Exception):
@@ -116,12 +130,12 @@ class PageDecoder:
         return self._shape.column_names
 
     def read(self, body: bytes) -> StoredPage:
-        """Decode one page.
+        """Decode one page. A value that is not of its column's type is left out and named; its neighbours are there.
 
         Raises:
-            ProtocolError: not a page, or a value that is not of its column's type; row and column are named.
+            ProtocolError: not a page, or a key that is none.
         """
-        if self._usable:
+        if self._usable and NUL not in body:
             try:
                 return self.read_columns(body)
             except (_UnusualError, msgspec.DecodeError, UnicodeDecodeError, ArithmeticError, ValueError, TypeError):
@@ -131,15 +145,27 @@ class PageDecoder:
     def read_row_by_row(self, body: bytes) -> StoredPage:
         """Decode one page of any spelling; see :meth:`read`."""
         shape = self._shape
-        page = read_page(body, shape.table, shape.column_names)
+        told: list[str] = []
+        reader = RowReader(shape.table, shape.column_names)
+        damages: dict[int, dict[str, str]] = {}
+
+        def read(raw: Mapping[str, Any]) -> Mapping[str, Value]:
+            damaged: dict[str, str] = {}
+            row = reader.read(raw, damaged)
+            damages[id(row)] = damaged
+            return row
+
+        try:
+            document = decode_json(body)
+        except ProtocolError:
+            document = decode_damaged(body)
+        page = page_of(document, shape.table, read, len(body))
         rows: list[StoredRow] = []
         for row in page.rows:
-            try:
-                rows.append(shape.stored(row))
-            except ValueError as error:
-                key = row[shape.table.primary_id]
-                raise ProtocolError(f"row {key} of {shape.table.logical_name} cannot be stored: {error}") from None
-        return StoredPage(rows, page.deleted, page.next_link, page.delta_link, len(body))
+            damaged = damages[id(row)]
+            rows.append(shape.stored(row, damaged))
+            told += damaged.values()
+        return StoredPage(rows, page.deleted, page.next_link, page.delta_link, len(body), told)
 
     def read_columns(self, body: bytes) -> StoredPage:
         """Decode one page of the usual spelling; any exception means that it must be read row by row."""

@@ -8,6 +8,7 @@ Pure.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +82,36 @@ def decode_json(body: bytes) -> Any:
         raise ProtocolError(f"the answer is not JSON ({error}); it begins with {start!r}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A number that is none, or that no number can hold; stands in a document where one value must not spoil all."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text[:40]
+
+
+def decode_damaged(body: bytes) -> Any:
+    """Decode a JSON document of which single values may be damaged.
+
+    What is no number (NaN, a whole number of thousands of digits) becomes :class:`Unreadable`, text that is no text
+    (half a surrogate pair, bytes that are not UTF-8) keeps lone surrogates, by which it is known.
+
+    Raises:
+        ProtocolError: it is not JSON for another reason.
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8", "surrogateescape"),
+            parse_float=_exact,
+            parse_int=_whole_or_unreadable,
+            parse_constant=Unreadable,
+        )
+    except (ValueError, RecursionError):
+        return decode_json(body)
+
+
 def decode_object(body: bytes) -> dict[str, Any]:
     """Decode a JSON object.
 
@@ -104,11 +135,20 @@ def read_page(body: bytes, table: Table, columns: Iterable[str]) -> Page:
     Raises:
         ProtocolError: not a collection, or a value that is not of its column's type.
     """
-    document = decode_object(body)
-    entries = document.get("value")
-    if not isinstance(entries, list):
+    return page_of(decode_object(body), table, RowReader(table, columns).read, len(body))
+
+
+def page_of(
+    document: object, table: Table, read: Callable[[Mapping[str, Any]], Mapping[str, Value]], size_bytes: int
+) -> Page:
+    """Return the page a document is; ``read`` makes rows.
+
+    Raises:
+        ProtocolError: not a collection, or what ``read`` raises.
+    """
+    entries = document.get("value") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(entries, list):
         raise ProtocolError(f"the answer for {table.entity_set_name} has no list of rows")
-    reader = RowReader(table, columns)
     rows: list[Mapping[str, Value]] = []
     deleted: list[str] = []
     for entry in entries:
@@ -117,8 +157,8 @@ def read_page(body: bytes, table: Table, columns: Iterable[str]) -> Page:
         if is_deletion(entry):
             deleted.append(_guid(entry.get("id"), table, "id"))
         else:
-            rows.append(reader.read(entry))
-    return Page(rows, deleted, _link(document, "@odata.nextLink"), _link(document, "@odata.deltaLink"), len(body))
+            rows.append(read(entry))
+    return Page(rows, deleted, _link(document, "@odata.nextLink"), _link(document, "@odata.deltaLink"), size_bytes)
 
 
 def is_deletion(entry: Mapping[str, object]) -> bool:
@@ -135,27 +175,36 @@ class RowReader:
         names = dict.fromkeys([table.primary_id, *columns])
         self._columns = [(table.column(name), _converter(table.column(name))) for name in names]
 
-    def read(self, raw: Mapping[str, Any]) -> dict[str, Value]:
+    def read(self, raw: Mapping[str, Any], damaged: dict[str, str] | None = None) -> dict[str, Value]:
         """Return a row by logical name; a column that is not in the answer is None.
 
+        With ``damaged``, a value that is not of its column's type becomes None and its column is added there, with the
+        reason; the key must be right all the same.
+
         Raises:
-            MisfitError: a value is not of its column's type.
+            MisfitError: a value is not of its column's type, without ``damaged``.
             ProtocolError: the key is missing.
         """
         row: dict[str, Value] = {}
         for column, convert in self._columns:
             value = raw.get(column.property_name)
+            target = raw.get(f"{column.property_name}@{LOOKUP_LOGICAL_NAME}") if column.is_polymorphic else None
             try:
                 row[column.logical_name] = None if value is None else convert(value)
+                if column.is_polymorphic:
+                    row[column.type_name] = None if target is None else _as_text(target)
             except (ValueError, TypeError, ArithmeticError):
                 place = f"{self._table.logical_name}.{column.logical_name}"
                 record = f" (row {str(raw.get(self._table.primary_id))[:40]})"
-                raise MisfitError(f"{place}: {_shown(value)} is not a {column.type} value{record}") from None
-            if column.is_polymorphic:
-                row[column.type_name] = raw.get(f"{column.property_name}@{LOOKUP_LOGICAL_NAME}")
+                reason = f"{place}: {_shown(value)} is not a {column.type} value{record}"
+                if damaged is None or column.logical_name == self._table.primary_id:
+                    raise MisfitError(reason) from None
+                damaged[column.logical_name] = reason
+                row |= {column.logical_name: None, **({column.type_name: None} if column.is_polymorphic else {})}
         if row[self._table.primary_id] is None:
             raise ProtocolError(f"a row of {self._table.entity_set_name} has no {self._table.primary_id}")
-        row[ETAG] = raw.get(ETAG)
+        etag = raw.get(ETAG)
+        row[ETAG] = etag if isinstance(etag, str) else None
         return row
 
 
@@ -173,6 +222,7 @@ def check_link(link: str, api_root: str) -> str:
     """
     home = urlsplit(api_root)
     try:
+        link.encode()
         target = urlsplit(link)
         same = target.scheme == home.scheme == "https" and (_place(target) == _place(home))
     except ValueError:
@@ -264,7 +314,7 @@ def _error_text(body: bytes) -> tuple[str, str]:
 def _shown(value: object) -> str:
     """Return the beginning of a value; a whole number of thousands of digits cannot even be spelled."""
     try:
-        return repr(str(value)[:40])
+        return ascii(str(value)[:40]) if isinstance(value, str) and not value.isprintable() else repr(str(value)[:40])
     except ValueError:
         return "a number of too many digits"
 
@@ -299,9 +349,25 @@ def _converter(column: Column) -> Callable[[Any], Value]:
 
 
 def _as_text(value: object) -> str:
-    if not isinstance(value, str):
+    """Return a text that can be stored anywhere: no half of a surrogate pair, no NUL (PostgreSQL has none)."""
+    if not isinstance(value, str) or "\0" in value:
         raise TypeError
+    value.encode()
     return value
+
+
+def _exact(text: str) -> Decimal | Unreadable:
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return Unreadable(text)
+
+
+def _whole_or_unreadable(text: str) -> int | Unreadable:
+    try:
+        return int(text)
+    except ValueError:
+        return Unreadable(text)
 
 
 def _as_instant(value: object) -> dt.datetime:

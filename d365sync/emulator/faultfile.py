@@ -19,7 +19,7 @@ matching requests; without any, all. One of these happens:
 - ``stale_page``: every row comes once more, in an older version with other amounts
 - ``loop_page``: the page's next link is the page's own address
 - ``next_link``, ``delta_link``: the page goes on at this address
-- ``replace``: a text of the body is replaced by another: ``["old", "new"]``
+- ``replace``: texts of the body are replaced by others: ``["old", "new"]``, or a list of such pairs
 - ``compress``: the body comes compressed (gzip)
 - ``inflate_to_bytes``: the body is compressed and becomes so large when unpacked
 - ``expire_delta``: the delta link is too old
@@ -128,7 +128,7 @@ class Fault:
     loop_page: bool = False
     next_link: str = ""
     delta_link: str = ""
-    replace: tuple[str, ...] = ()
+    replace: tuple[tuple[str, str], ...] = ()
     compress: bool = False
     inflate_to_bytes: int | None = None
     expire_delta: bool = False
@@ -189,7 +189,7 @@ def _fault(where: str, entry: Mapping[str, Any], seed: str) -> Fault:
         close=CLOSE[entry.get("close", False)],
         every=max(1, entry.get("every", 1)),
         start=entry.get("from", 1),
-        replace=tuple(entry.get("replace", ())),
+        replace=tuple((old, new) for old, new in _pairs(entry.get("replace", []))),
         seed=seed,
         **values,
     )
@@ -217,10 +217,18 @@ def _check_value(where: str, name: str, value: object) -> None:
             raise UsageError(f"{where}: {name} must not be negative")
     if name == "close" and value not in CLOSE:
         raise UsageError(f'{where}: close must be true, "before" or "after"')
-    if name == "replace" and not (isinstance(value, list) and [type(one) for one in value] == [str, str]):
-        raise UsageError(f'{where}: replace must be ["old", "new"]')
+    if name == "replace" and not all(_is_pair(one) for one in _pairs(value)):
+        raise UsageError(f'{where}: replace must be ["old", "new"], or a list of such pairs')
     if name == "headers" and not all(isinstance(one, str) for one in value.values()):  # type: ignore[attr-defined]
         raise UsageError(f"{where}: headers must be texts")
+
+
+def _pairs(value: Any) -> list[Any]:
+    return [value] if _is_pair(value) else value
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and [type(one) for one in value] == [str, str]
 
 
 def _kind_words(kinds: tuple[type, ...]) -> str:

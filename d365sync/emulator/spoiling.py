@@ -32,8 +32,7 @@ def spoil(fault: Fault, request: Request, response: Response) -> Response:
         turn = _turned(fault)
         if turn is not None:
             response.set_data(_page(response.get_data(), lambda page: turn(page, request)))
-        if fault.replace:
-            old, new = fault.replace
+        for old, new in fault.replace:
             response.set_data(response.get_data().replace(old.encode(), new.encode()))
         if fault.body is not None:
             response.set_data(fault.body.encode())

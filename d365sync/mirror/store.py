@@ -370,7 +370,11 @@ class Mirror:
             return list(self._select(connection, table, clause, predicate.parameters))
 
     def unfit(self, tables: Iterable[MirrorTable]) -> dict[tuple[str, str], str]:
-        """Return the columns of these tables of which a value is too large to be mirrored, each with a record's id."""
+        """Return the columns of these tables of which a value was left out, each with a record's id.
+
+        A column is named as in the stored row: with :data:`~d365sync.core.rowshape.DAMAGED` before it where the value
+        is none of its type, without where it is too large.
+        """
         found: dict[tuple[str, str], str] = {}
         column = quote(UNFIT_COLUMN)
         with self._transaction() as connection:

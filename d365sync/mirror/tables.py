@@ -2,7 +2,7 @@
 
 One table per Dataverse table, under its logical name; columns under theirs. A polymorphic lookup has its table in
 ``<name>type``, text its fold in ``<name>__fold``. Three columns of ours: ``__etag``; ``__load``, the number of the full
-load that last saw the row; ``__unfit``, the columns whose value is too large to be mirrored.
+load that last saw the row; ``__unfit``, the columns whose value was left out (too large, or damaged).
 
 Pure.
 """

@@ -18,6 +18,7 @@ from d365sync.core.goals.rollup import OwnPart
 from d365sync.core.goals.slices import Lane, Layout, Slice, SliceSum, SliceSums, goal_totals
 from d365sync.core.period import DaySpan
 from d365sync.core.problems import Problem
+from d365sync.core.rowshape import DAMAGED
 from d365sync.core.schema import Schema
 from d365sync.mirror.slices import KeptGroup, KeptSlices
 from d365sync.mirror.sums import amount_of
@@ -86,18 +87,24 @@ def columns_read(group: Group, schema: Schema) -> Mapping[str, set[str]]:
     return read
 
 
-def too_large_to_mirror(book: GoalBook, group: Group, column: tuple[str, str], record: str) -> list[Problem]:
-    """Return the problems of a group's goals when a value of a column they read cannot be mirrored."""
+def unusable_value(book: GoalBook, group: Group, column: tuple[str, str], record: str) -> list[Problem]:
+    """Return the problems of a group's goals when a value of a column they read is not in the mirror.
+
+    ``column`` is table and column as the mirror names what it left out.
+    """
     table, name = column
+    damaged = name.startswith(DAMAGED)
+    why = "is damaged" if damaged else "is too large to be mirrored exactly"
+    mend = "correct the record" if damaged else "correct the record, or give the column fewer decimal places"
     return [
         Problem(
-            code="record-too-large",
+            code="record-damaged" if damaged else "record-too-large",
             message=(
-                f"'{book.goals[goal_id].title}' cannot be computed: '{name}' of the record {record} of '{table}' is "
-                "too large to be mirrored exactly"
+                f"'{book.goals[goal_id].title}' cannot be computed: '{name.removeprefix(DAMAGED)}' of the record "
+                f"{record} of '{table}' {why}"
             ),
             goal_id=goal_id,
-            hint="correct the record, or give the column fewer decimal places",
+            hint=mend,
         )
         for goal_id in group.goal_ids
     ]

@@ -149,6 +149,7 @@ class CycleResult:
             "failures": len(self.pushed.failures) if self.pushed else 0,
             "recalculated_trees": self.pushed.asked if self.pushed else 0,
             "problems": len(self.rollup.problems),
+            "damaged_values": sum(len(pull.damaged) for pull in self.pulls),
             **self.traffic.counts,
         }
 
@@ -211,14 +212,16 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
 
 
 def _pull_with_fresh_definitions_if_needed(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snapshot]:
-    """Pull; if an answer or a goal does not fit the remembered definitions, read those again and pull once more."""
+    """Pull; if an answer or a goal does not fit the remembered definitions, read those again and pull once more.
+
+    What still does not fit then, or fits definitions just read as little, is the record's own fault.
+    """
     remembered = oldest_definition(line.mirror)
     old = remembered is not None and now - remembered > TRUSTED
     try:
-        pulls, snapshot = pull_all(line, now)
+        pulls, snapshot = pull_all(line, now, keep_damaged=remembered is not None and not old)
     except (MisfitError, RejectedError) as error:
-        misfit = isinstance(error, MisfitError) or error.code in UNKNOWN_COLUMN
-        if remembered is None or not misfit:
+        if isinstance(error, RejectedError) and (remembered is None or error.code not in UNKNOWN_COLUMN):
             raise
         log.warning("definitions.stale", reason=str(error))
     else:
@@ -227,7 +230,7 @@ def _pull_with_fresh_definitions_if_needed(line: Line, now: dt.datetime) -> tupl
         if not unfit and not changed:
             return pulls, snapshot
     line.mirror.forget_definitions()
-    return pull_all(line, now, fresh=True)
+    return pull_all(line, now, fresh=True, keep_damaged=True)
 
 
 def _give_up_when_no_goal_may_be_computed(pulls: Iterable[TablePull], snapshot: Snapshot) -> None:
@@ -243,12 +246,19 @@ def _give_up_when_no_goal_may_be_computed(pulls: Iterable[TablePull], snapshot: 
         raise AuthError(first.reason, status=FORBIDDEN, hint=first.mend)
 
 
-def pull_all(line: Line, now: dt.datetime, *, fresh: bool = False) -> tuple[tuple[TablePull, ...], Snapshot]:
+def pull_all(
+    line: Line, now: dt.datetime, *, fresh: bool = False, keep_damaged: bool = False
+) -> tuple[tuple[TablePull, ...], Snapshot]:
     """Pull what was pulled the last time, all at once; then what the goals need besides. ``fresh`` are the definitions.
+
+    ``keep_damaged``: see :class:`Puller`.
 
     The first time, the tables that define goals come first: they name the others.
     """
-    puller = Puller(line.client, line.mirror, line.config.pull, now, line.watcher, definitions_are_fresh=fresh)
+    rules = line.config.pull
+    puller = Puller(
+        line.client, line.mirror, rules, now, line.watcher, definitions_are_fresh=fresh, keep_damaged=keep_damaged
+    )
     before = set(line.mirror.positions())
     schema = definitions(line.client, line.mirror, {*BOOK_COLUMNS, *before}, now)
     own = {"goal": own_columns(line.config)}

@@ -37,7 +37,7 @@ from d365sync.core.schema import Table
 from d365sync.core.values import parse_instant
 from d365sync.dataverse.ahead import FetchedPage
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
-from d365sync.errors import AuthError, BookmarkExpiredError, RejectedError
+from d365sync.errors import AuthError, BookmarkExpiredError, MisfitError, RejectedError
 from d365sync.mirror.store import Mirror, Position
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.allocating import give_back_large_blocks
@@ -56,6 +56,8 @@ NOT_TRACKED = "0x80072491"
 UNKNOWN_COLUMN = ("0x80060888", "0x80041103")
 """Source: web service error codes (a property or attribute that is not there)."""
 FORBIDDEN = 403
+MOST_TOLD = 20
+"""Damaged values of a table that a result names; the log has them all."""
 Pages = Callable[[], Iterator[FetchedPage]]
 
 
@@ -70,7 +72,10 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TablePull:
-    """What reading one table brought; ``reason`` and ``mend`` when it may not be read."""
+    """What reading one table brought; ``reason`` and ``mend`` when it may not be read.
+
+    ``damaged`` says which values were left out, and why: the first of them.
+    """
 
     name: str
     way: Way
@@ -80,6 +85,7 @@ class TablePull:
     bytes: int = 0
     reason: str = ""
     mend: str = ""
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +108,20 @@ class Reading:
     rows: int = 0
     bytes: int = 0
     watermark: str = ""
+    damaged: list[str] = field(default_factory=list)
 
-    def take(self, fetched: FetchedPage, now: dt.datetime) -> None:
-        """Decode and keep one page."""
+    def take(self, fetched: FetchedPage, now: dt.datetime, *, keep_damaged: bool = False) -> None:
+        """Decode and keep one page.
+
+        Raises:
+            MisfitError: a value is damaged: one that defines goals, or any without ``keep_damaged``.
+        """
         page = fetched.decoded()
+        if page.damaged and not (keep_damaged and self.table.name not in BOOK_COLUMNS):
+            raise MisfitError(page.damaged[0])
+        for reason in page.damaged:
+            log.warning("value.damaged", table=self.table.name, reason=reason)
+        self.damaged += page.damaged[: MOST_TOLD - len(self.damaged)]
         self.rows += len(page.rows)
         self.bytes += page.size_bytes
         at = self.table.rows.places.get(MODIFIED_ON)
@@ -125,7 +141,8 @@ class Reading:
 class Puller:
     """Everything one pull needs; ``now`` is the start of the cycle.
 
-    ``definitions_are_fresh`` tells that a column the remote does not know is not the definitions' fault.
+    ``definitions_are_fresh`` tells that a column the remote does not know is not the definitions' fault,
+    ``keep_damaged`` that a value which is not of its column's type is not, and is to be left out.
     """
 
     client: DataverseClient
@@ -134,6 +151,7 @@ class Puller:
     now: dt.datetime
     watcher: Watcher = field(default_factory=Watcher)
     definitions_are_fresh: bool = False
+    keep_damaged: bool = False
 
     def pull(self, tables: Sequence[MirrorTable]) -> list[TablePull]:
         """Bring tables up to date, several at once; return what each brought, in the order given.
@@ -161,7 +179,7 @@ class Puller:
                     elif event.item is None:
                         done[reading.table.name] = self._told(self._finished(reading))
                     else:
-                        reading.take(event.item, self.now)
+                        reading.take(event.item, self.now, keep_damaged=self.keep_damaged)
                         self.watcher.on_rows(reading.table.name, reading.rows)
             waiting = again
         return [done[table.name] for table in tables]
@@ -270,7 +288,10 @@ class Puller:
         deleted = kept.deleted
         if reading.way is Way.POLL and self._is_sweep_due(reading.known):
             deleted = self._sweep(reading.table)
-        return TablePull(reading.table.name, reading.way, reading.rows, kept.changed, deleted, reading.bytes)
+        damaged = tuple(reading.damaged)
+        return TablePull(
+            reading.table.name, reading.way, reading.rows, kept.changed, deleted, reading.bytes, damaged=damaged
+        )
 
     def _is_sweep_due(self, known: Position | None) -> bool:
         swept_at = known.swept_at if known else None

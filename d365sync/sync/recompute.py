@@ -38,6 +38,7 @@ from d365sync.core.goals.slices import (
 )
 from d365sync.core.period import DaySpan
 from d365sync.core.problems import Problem
+from d365sync.core.rowshape import DAMAGED
 from d365sync.core.schema import Schema
 from d365sync.errors import FetchXmlError
 from d365sync.mirror.indexes import indexable
@@ -59,7 +60,7 @@ from d365sync.sync.cuts import (
     plus,
     reads_many,
     strung,
-    too_large_to_mirror,
+    unusable_value,
     updated,
 )
 from d365sync.sync.visibility import Visibility
@@ -164,7 +165,7 @@ class Recomputer:
             return [self._cut(connection, one, layouts[layout_key(one.group)]) for one in refreshed]
 
     def _usable(self, groups: Sequence[Group], problems: list[Problem]) -> list[Group]:
-        """Leave out the groups that read a table that may not be read, or a value too large to be mirrored exactly."""
+        """Leave out the groups that read a table that may not be read, or a value that was left out of the mirror."""
         unfit, unreadable = self.mirror.unfit(self.tables.values()), self.mirror.unreadable()
         if not unfit and not unreadable:
             return list(groups)
@@ -172,11 +173,11 @@ class Recomputer:
         for group in groups:
             read = columns_read(group, self.schema)
             closed = sorted(unreadable.keys() & read.keys())
-            concerned = [one for one in sorted(unfit) if one[1] in read.get(one[0], ())]
+            concerned = [one for one in sorted(unfit) if one[1].removeprefix(DAMAGED) in read.get(one[0], ())]
             if closed:
                 problems.extend(not_readable(self.book, group, closed[0], *unreadable[closed[0]]))
             elif concerned:
-                problems.extend(too_large_to_mirror(self.book, group, concerned[0], unfit[concerned[0]]))
+                problems.extend(unusable_value(self.book, group, concerned[0], unfit[concerned[0]]))
             else:
                 usable.append(group)
         return usable

@@ -102,6 +102,7 @@ class Row:
     holds: Callable[[Bout], object] = nothing_more
     theirs: frozenset[str] = frozenset()
     pull: Mapping[str, object] = field(default_factory=dict)
+    mended: Callable[[Emulator], object] = lambda _emulator: None
 
 
 def waited(bout: Bout) -> None:
@@ -146,6 +147,18 @@ def names_the_right(bout: Bout) -> None:
     assert bout.app.line.mirror.count(DEAL) > 20
 
 
+def left_out_and_named(bout: Bout) -> None:
+    told = sorted(reason.partition(":")[0] for reason in pulled(bout.results[0]).damaged)
+    assert told == ["opportunity.actualclosedate", "opportunity.actualvalue", "opportunity.name"]
+    assert bout.app.line.mirror.count(DEAL) == 30
+    assert bout.told() == {"record-damaged", "child-blocked"}
+
+
+def correct_records(emulator: Emulator) -> None:
+    for key in list(emulator.store.rows(DEAL)):
+        emulator.store.change(DEAL, key, {})
+
+
 ROWS: Mapping[str, Row] = {
     "01-throttled": Row((0, 0), waited),
     "01-throttled-for-hours": Row((5, 5), asked_once),
@@ -172,6 +185,7 @@ ROWS: Mapping[str, Row] = {
     "24-rows-vanish": Row((0, 4), nothing_removed, pull={"guard_rows": 10}),
     "24-right-taken-away": Row((0, 6), names_the_right),
     "25-column-removed": Row((0, 3)),
+    "26-poison-records": Row((3, 3), left_out_and_named, mended=correct_records),
     "30-links-that-lead-away": Row((1,) * 16),
 }
 
@@ -203,6 +217,7 @@ def test_cycles_end_as_promised_and_the_next_quiet_one_leaves_all_right(name: st
         assert {urlsplit(url)[:2] for _at, url in network.sent} == {("https", urlsplit(URL).netloc)}
         network.server = InProcessAdapter(emulator.app)
         timer.wait_until(timer.now() + A_FORTNIGHT_S)
+        row.mended(emulator)
         assert_all_right(app, emulator, row.theirs)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from d365sync.core.rowshape import RowShape
 from d365sync.core.schema import Column, ColumnType, DateBehavior, Table
-from d365sync.dataverse.decoding import ROWS_AT_ONCE, PageDecoder, StoredPage
+from d365sync.dataverse.decoding import ROWS_AT_ONCE, PageDecoder, StoredPage, links_of
 from d365sync.errors import ProtocolError
 from tests.effort import examples
 
@@ -90,7 +90,7 @@ def body(*rows: dict[str, str], **more: str) -> bytes:
         "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in {**usual, **row}.items()) + "}" for row in rows
     ]
     links = "".join(f',"@odata.{name}":{value}' for name, value in more.items())
-    return f'{{"value":[{",".join(spelled)}]{links}}}'.encode()
+    return f'{{"value":[{",".join(spelled)}]{links}}}'.encode("utf-8", "surrogateescape")
 
 
 def outcome(read: Any, page: bytes) -> StoredPage | str:
@@ -149,9 +149,43 @@ def test_a_usual_page_is_taken_the_fast_way_and_is_exact() -> None:
     assert (found.deleted, found.next_link, found.size_bytes) == ([KEY], "n", len(page))
 
 
-def test_a_wrong_value_is_refused_by_its_row_and_column() -> None:
-    with pytest.raises(ProtocolError, match=rf"deal.units: '5.5' is not a integer value \(row {KEY}\)"):
-        DECODER.read(body({}, {"units": "5.5"}))
+def test_a_wrong_value_is_left_out_and_named_by_its_row_and_column_its_neighbours_are_stored() -> None:
+    page = DECODER.read(body({}, {"units": "5.5"}))
+    assert [(row[SHAPE.places["units"]], row[-2]) for row in page.rows] == [(3, None), (None, "!units")]
+    assert page.damaged == [f"deal.units: '5.5' is not a integer value (row {KEY})"]
+
+
+POISON = {
+    "units": ["1" * 20_000, "NaN", "-Infinity", "1e999999999999999999999", "[]", "{}"],
+    "amount": ["NaN", "Infinity", "1e999999999999999999999", "9" * 5000, '"5"', "0.00001"],
+    "name": ['"\\ud800"', '"\\udfff\\ud800"', '"a\\u0000b"', "5", "[[[]]]", '"\udcff"'],
+    "closedon": ['"2026-02-30"', '"0000-00-00"', '"soon"', "5"],
+    "modifiedon": ['"1752-13-01T00:00:00Z"', '"2026-02-28T25:00:00Z"', "0"],
+    "_ownerid_value": ['"x"', "5", "{}"],
+    "_ownerid_value@Microsoft.Dynamics.CRM.lookuplogicalname": ["5", "[]", '"\\ud800"'],
+    "won": ['"yes"', "1"],
+    "versionnumber": ["NaN", "1.5"],
+}
+
+
+@pytest.mark.parametrize(("name", "spelled"), [(name, one) for name, some in POISON.items() for one in some])
+def test_a_damaged_value_spoils_neither_its_row_nor_its_page(name: str, spelled: str) -> None:
+    page = body({}, {name: spelled}, {}, nextLink='"n"')
+    found = DECODER.read(page)
+    column = name.partition("@")[0].removeprefix("_").removesuffix("_value")
+    usual, damaged, other = found.rows
+    assert usual == other == DECODER.read_columns(body({})).rows[0]
+    assert damaged[-2] == f"!{column}"
+    assert damaged[SHAPE.places[column]] is None
+    assert (len(found.damaged), found.next_link, links_of(page).next) == (1, "n", "n")
+    assert found.damaged[0].startswith(f"deal.{column}: ") or column in found.damaged[0]
+    assert found.damaged[0].encode()
+
+
+@pytest.mark.parametrize("spelled", ['"x"', "5", "null", '"\\ud800"', "NaN"])
+def test_a_row_whose_key_is_damaged_cannot_be_noted_and_is_refused(spelled: str) -> None:
+    with pytest.raises(ProtocolError, match="deal"):
+        DECODER.read(body({}, {"dealid": spelled}))
 
 
 def test_a_number_too_large_is_left_out_and_named_its_neighbours_are_stored() -> None:
