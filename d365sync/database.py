@@ -18,6 +18,7 @@ from d365sync.core.storage import ACCENT_FUNCTION, without_accents
 from d365sync.errors import ConfigError, D365SyncError
 
 BUSY_TIMEOUT_MS = 30_000
+WRITES = "d365sync_writes"
 CHECKPOINT_PAGES = 8_000
 """Pages (of 4 KiB) of the write-ahead log after which it is written back: by default a quarter of what a page of 5,000
 rows needs, so that every page would wait for the disk."""
@@ -44,14 +45,20 @@ def open_engine(url: str, *, durable: bool) -> Engine:
 
 
 @contextmanager
-def transaction(engine: Engine, failure: Callable[[str], D365SyncError]) -> Iterator[Connection]:
+def transaction(
+    engine: Engine, failure: Callable[[str], D365SyncError], *, writes: bool = False
+) -> Iterator[Connection]:
     """Open one transaction; commit at the end, roll back on any exception.
+
+    One that ``writes`` waits for other writers at its beginning. Begun as a reading one, SQLite would refuse its first
+    write at once when another writer was quicker, whatever the time-out. Source: SQLite result codes
+    (SQLITE_BUSY_SNAPSHOT).
 
     Raises:
         D365SyncError: ``failure`` of the database's own message.
     """
     try:
-        with engine.begin() as connection:
+        with (engine.execution_options(**{WRITES: True}) if writes else engine).begin() as connection:
             yield connection
     except SQLAlchemyError as error:
         raise failure(_first_line(error)) from error
@@ -79,4 +86,4 @@ def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITES) else "BEGIN")

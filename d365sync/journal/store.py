@@ -93,7 +93,7 @@ class Journal:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        with self._transaction() as connection:
+        with self._transaction(writes=True) as connection:
             JournalModel.metadata.create_all(connection)
             version = connection.execute(select(FORMATS.c.version)).scalar_one_or_none()
             if version is None:
@@ -262,10 +262,11 @@ class Journal:
             return [json.loads(text) for text in connection.execute(statement).scalars()]
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with transaction(
-            self._engine, lambda message: JournalError(f"the journal failed: {message}", hint=HINT)
-        ) as one:
+    def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
+        def failure(message: str) -> JournalError:
+            return JournalError(f"the journal failed: {message}", hint=HINT)
+
+        with transaction(self._engine, failure, writes=writes) as one:
             yield one
 
 

@@ -13,7 +13,7 @@ import datetime as dt
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -85,7 +85,7 @@ class Mirror:
         self._engine = engine
         self.dialect: Dialect = cast("Dialect", engine.dialect.name)
         self.workers = 1 if engine.url.database in (None, "", ":memory:") else min(MOST_WORKERS, os.cpu_count() or 1)
-        with self._transaction() as connection:
+        with self._writing() as connection:
             _drop_other_layout(connection)
             MirrorModel.metadata.create_all(connection)
             for statement in sums.slice_tables(self.dialect):
@@ -114,7 +114,7 @@ class Mirror:
 
     def belong_to(self, url: str, organization_id: str) -> None:
         """Note the organization it belongs to."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             connection.exec_driver_sql("DELETE FROM _owner")
             values = {"url": url, "id": organization_id}
             connection.execute(text("INSERT INTO _owner (url, organization_id) VALUES (:url, :id)"), values)
@@ -127,7 +127,7 @@ class Mirror:
         An empty one has no indexes yet: it is given rows by :meth:`append` and finished by :meth:`fill`. One whose
         filling was broken off is made again.
         """
-        with self._transaction() as connection:
+        with self._writing() as connection:
             shape = connection.execute(
                 text("SELECT shape FROM _table WHERE name = :name"), {"name": table.name}
             ).scalar_one_or_none()
@@ -154,7 +154,7 @@ class Mirror:
 
     def forget_definitions(self) -> None:
         """Forget every metadata document, so that it is read again."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             connection.exec_driver_sql("DELETE FROM _metadata")
 
     def is_pulled(self, table: MirrorTable) -> bool:
@@ -167,7 +167,7 @@ class Mirror:
 
     def index(self, wanted: frozenset[sums.Index]) -> None:
         """Make the indexes that are not there, and drop those of ours that are not wanted any more."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             indexes.ensure(connection, self.dialect, wanted)
 
     def definition(self, name: str) -> tuple[str, dt.datetime] | None:
@@ -185,7 +185,7 @@ class Mirror:
 
     def save_definition(self, name: str, document: str, read_at: dt.datetime) -> None:
         """Keep a table's metadata document."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             connection.execute(
                 text(
                     "INSERT INTO _metadata (name, document, read_at) VALUES (:name, :document, :read_at) "
@@ -212,7 +212,7 @@ class Mirror:
 
         Rows are not kept by their version: values can change without it (a column that may be read only now).
         """
-        with self._transaction() as connection:
+        with self._writing() as connection:
             for own in ("_bookmark", "_metadata"):
                 connection.exec_driver_sql(f"DELETE FROM {own}")
             connection.exec_driver_sql("UPDATE _table SET shape = ''")
@@ -220,13 +220,13 @@ class Mirror:
 
     def forget_positions(self, names: Iterable[str]) -> None:
         """Forget the bookmarks of tables that are not needed any more; read again, they are loaded in full."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             for name in names:
                 connection.execute(text("DELETE FROM _bookmark WHERE name = :name"), {"name": name})
 
     def begin_load(self, name: str) -> int:
         """Return the number of a new full load: rows it does not see are removed by :meth:`apply` with ``last``."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             connection.execute(
                 text("UPDATE _table SET load_number = load_number + 1 WHERE name = :name"), {"name": name}
             )
@@ -238,7 +238,7 @@ class Mirror:
         Raises:
             MirrorError: the database failed; none of these rows is kept.
         """
-        with self._transaction() as connection:
+        with self._writing() as connection:
             pages.append_rows(pages.Writer(connection, self.dialect, table), rows, load_number)
 
     def fill(self, table: MirrorTable, last: Position, deleted: Sequence[str] = ()) -> Applied:
@@ -247,7 +247,7 @@ class Mirror:
         Raises:
             MirrorError: the database failed; the table will be made again.
         """
-        with self._transaction() as connection:
+        with self._writing() as connection:
             writer = pages.Writer(connection, self.dialect, table)
             pages.make_unique(writer)
             removed = pages.remove_rows(writer, deleted)
@@ -289,7 +289,7 @@ class Mirror:
         Raises:
             MirrorError: the database failed; nothing of the page is kept.
         """
-        with self._transaction() as connection:
+        with self._writing() as connection:
             number = load_number or int(
                 self._scalar(connection, "SELECT load_number FROM _table WHERE name = :name", name=table.name)
             )
@@ -316,7 +316,7 @@ class Mirror:
         guard: Callable[[int, int], None] | None = None,
     ) -> int:
         """Remove the rows whose id is not among ``present`` (an id sweep), and save the bookmark; guard as in put."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             key = quote(table.table.primary_id)
             known = {row[0] for row in connection.exec_driver_sql(f"SELECT {key} FROM {quote(table.name)}")}
             missing = sorted(known - set(present))
@@ -327,7 +327,7 @@ class Mirror:
 
     def note_unreadable(self, name: str, reason: str, mend: str) -> None:
         """Note that a table may not be read; its rows stay as they are until it is read again."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             connection.execute(
                 text("UPDATE _table SET unreadable = :reason, mend = :mend WHERE name = :name"),
                 {"name": name, "reason": reason, "mend": mend},
@@ -408,7 +408,7 @@ class Mirror:
         Raises:
             MirrorError: rows changed since then, which the sums do not know of; nothing is kept.
         """
-        with self._transaction() as connection:
+        with self._writing() as connection:
             connection.exec_driver_sql("UPDATE _table SET pulse = pulse")  # nobody else changes rows from here on
             if pulse is not None and int(self._scalar(connection, PULSE)) != pulse:
                 raise MirrorError(
@@ -444,17 +444,21 @@ class Mirror:
     @contextmanager
     def visible(self) -> Iterator[VisibleIds]:
         """Open the ids that goal managers may see, in one transaction."""
-        with self._transaction() as connection:
+        with self._writing() as connection:
             yield VisibleIds(connection, self.dialect)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return self._transaction(writes=True)
+
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
+        def failure(message: str) -> MirrorError:
+            return MirrorError(f"the mirror failed: {message}", hint=HINT)
+
         try:
-            with transaction(
-                self._engine, lambda message: MirrorError(f"the mirror failed: {message}", hint=HINT)
-            ) as one:
+            with transaction(self._engine, failure, writes=writes) as one:
                 yield one
         except ValueError as error:
             raise MirrorError(f"a row cannot be mirrored: {error}") from error
