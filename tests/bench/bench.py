@@ -2,7 +2,8 @@
 
 Parts: ``a`` full recompute, ``b`` with rollup queries, ``c`` growth and memory, ``d`` small changes, ``e`` compile,
 ``demo`` the demo organization, ``throttled`` a server that asks for patience, ``start`` how soon the command answers,
-``listing`` pull and store against Microsoft's client, ``million`` against the bare limit, ``ranges`` page after page.
+``listing`` pull and store against Microsoft's client, ``million`` against the bare limit, ``ranges`` page after page,
+``wire`` requests and bytes of cycles against their minimum.
 Every way's numbers are compared with ours before anything is measured.
 """
 
@@ -26,13 +27,14 @@ from tests.bench.report import HEADER, printed
 from tests.bench.rollup import full
 from tests.bench.startup import start_up
 from tests.bench.throttled import throttled
+from tests.bench.wire import wire
 
 ELEVEN_THOUSAND = Size(1_000_000, teams=10, sellers=312)
 HUNDRED_THOUSAND = Size(1_000_000, teams=60, sellers=2_879)
 FIVE_MILLION = Size(5_000_000, teams=60, sellers=2_879)
 QUERIES = 200
 READS = 40
-PARTS = ("a", "b", "c", "d", "e", "demo", "throttled", "start", "listing", "million", "ranges")
+PARTS = ("a", "b", "c", "d", "e", "demo", "throttled", "start", "listing", "million", "ranges", "wire")
 
 
 def measure(parts: Sequence[str], scale: float, rounds: int, folder: Path) -> Iterator[object]:
@@ -63,6 +65,8 @@ def _unscaled(parts: Sequence[str], rounds: int) -> Iterator[object]:
         yield from demo_pairs(rounds)
     if "throttled" in parts:
         yield from throttled("throttled", READS)
+    if "wire" in parts:
+        yield from wire("wire")
     if "start" in parts:
         yield from start_up("start", rounds)
 

@@ -40,6 +40,14 @@ def test_a_part_measures_ways_that_agree(part: str, told: tuple[str, ...], tmp_p
         assert name in lines
 
 
+def test_cycles_cost_the_minimum(tmp_path: Path) -> None:
+    """Counts, unlike times, have to be right on any machine."""
+    lines = [str(line) for line in measure(["wire"], SCALE, 1, tmp_path)]
+    assert len(lines) >= 4
+    for line in lines:
+        assert "equal: yes" in line
+
+
 @pytest.mark.skipif(not rivals.has_duckdb(), reason="duckdb is not installed; `make check` installs it")
 def test_duckdb_comes_to_the_same_numbers_both_ways(tmp_path: Path) -> None:
     with rollup.working_copy(TINY, tmp_path) as file, ours.opened(file) as bench:
