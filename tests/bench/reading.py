@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ import requests
 import structlog
 
 from d365sync.config import PullSection
-from d365sync.core.schema import ColumnType
 from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.session import make_session
@@ -109,23 +107,19 @@ def ours(url: str, ca_file: str, partitions: int = 1) -> tuple[int, int | None]:
 
 
 def bare(url: str, ca_file: str) -> tuple[int, int | None]:
-    """Read the same with a loop: requests, an exact typed decode, an append to SQLite, the index after."""
+    """Read the same with a loop: requests, an exact decode, an append to SQLite, the index after.
+
+    Amounts stay the text that they came as: the least that is exact. Nothing is checked, folded or respelled.
+    """
     asked = columns()
-    scaled = {one.logical_name for one in asked if one.type in (ColumnType.MONEY, ColumnType.DECIMAL)}
-    fields = [(one.logical_name, Decimal | None if one.logical_name in scaled else Any, None) for one in asked]
     names = {one.logical_name: one.property_name for one in asked}
-    row_type = msgspec.defstruct("Row", fields, rename=names, gc=False)
+    row_type = msgspec.defstruct("Row", [(name, Any, None) for name in names], rename=names, gc=False)
     page_type = msgspec.defstruct(
         "Page",
-        [("value", list[row_type]), ("next", str | None, None)],
-        rename={"next": "@odata.nextLink"},  # type: ignore[valid-type]
+        [("value", list[row_type]), ("next", str | None, None)],  # type: ignore[valid-type]
+        rename={"next": "@odata.nextLink"},
     )
-    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(page_type)
-    at = [
-        (place, 10**4 if one.type is ColumnType.MONEY else 10**10)
-        for place, one in enumerate(asked)
-        if one.logical_name in scaled
-    ]
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(page_type, float_hook=str)
     with tempfile.TemporaryDirectory() as folder, requests.Session() as session:
         connection = sqlite3.connect(f"{folder}/bare.db")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -136,25 +130,17 @@ def bare(url: str, ca_file: str) -> tuple[int, int | None]:
         pages = 0
         while link:
             page = decoder.decode(session.get(link, verify=ca_file, timeout=60).content)
-            connection.executemany(insert, _scaled(map(msgspec.structs.astuple, page.value), at))
+            connection.executemany(insert, map(msgspec.structs.astuple, page.value))
             pages += 1
             if pages % 4 == 0:
                 connection.commit()
             link = page.next
         connection.execute("CREATE UNIQUE INDEX key ON opportunity (opportunityid)")
         connection.commit()
-        found = connection.execute("SELECT COUNT(*), SUM(estimatedvalue % 1000003) FROM opportunity").fetchone()
+        money = "SUM(CAST(REPLACE(estimatedvalue, '.', '') AS INTEGER) % 1000003)"
+        found = connection.execute(f"SELECT COUNT(*), {money} FROM opportunity").fetchone()
         connection.close()
     return int(found[0]), int(found[1])
-
-
-def _scaled(rows: Iterator[tuple[Any, ...]], at: list[tuple[int, int]]) -> Iterator[list[Any]]:
-    for row in rows:
-        stored = list(row)
-        for place, scale in at:
-            if (value := stored[place]) is not None:
-                stored[place] = int(value * scale)
-        yield stored
 
 
 def sdk(url: str, _ca_file: str) -> tuple[int, int | None]:
