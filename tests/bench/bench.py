@@ -77,7 +77,7 @@ def _read(parts: Sequence[str], scale: float, rounds: int) -> Iterator[object]:
     if "million" in parts:
         yield from million("million", int(1_000_000 * scale), max(1, rounds // 2))
     if "ranges" in parts:
-        yield from ranges("ranges", max(4, int(160 * scale)), 100, 0.5 if scale == 1 else 0.5 * scale)
+        yield from ranges("ranges", max(4, int(160 * scale)), max(2, int(100 * scale)), 0.5 * scale)
 
 
 def main() -> None:
