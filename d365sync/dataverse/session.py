@@ -23,7 +23,8 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from d365sync.errors import ConfigError, ProtocolError
 
-MAX_BODY_BYTES = 256 * 1024 * 1024
+MAX_BODY_BYTES = 128 * 1024 * 1024
+"""Far more than a page of 5,000 rows of the columns that goals need."""
 CHUNK_BYTES = 256 * 1024
 CONNECTIONS = 32
 """Connections kept open to a host; more than ever work at once."""
@@ -99,7 +100,9 @@ def read_body(response: requests.Response, limit: int = MAX_BODY_BYTES) -> tuple
         for chunk in _unzipped(pieces) if encoding == "gzip" else pieces:
             size += len(chunk)
             if size > limit:
-                raise ProtocolError(f"the answer is larger than {limit} bytes; given up")
+                raise ProtocolError(
+                    f"the answer is larger than {limit} bytes; given up", hint="lower dataverse.page_size"
+                )
             chunks.append(chunk)
     finally:
         response.close()

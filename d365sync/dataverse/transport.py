@@ -246,7 +246,7 @@ class Transport:
         except requests.RequestException as error:
             raise no_answer(f"{call.what}: no answer from {self.api_root.split('/')[2]}", error) from None
         except ProtocolError as error:
-            raise ProtocolError(f"{call.what}: {error}") from None
+            raise ProtocolError(f"{call.what}: {error}", hint=error.hint) from None
         finally:
             self.usage.add(f"{prepared.method} {answered}", **amounts)
         return response.status_code, CaseInsensitiveDict(response.headers), body

@@ -272,6 +272,7 @@ class Puller:
             return TablePull(table.name, Way.UNREADABLE, reason=str(error), mend=error.hint)
         if isinstance(error, RejectedError) and error.code == NOT_TRACKED and table.table.change_tracking:
             log.warning("tracking.off", table=table.name)
+            self.mirror.forget_definitions()
             return self._load(table, empty=self.mirror.ensure(table), tracked=False)
         if reading.way is Way.DELTA and self._is_refused_link(error):
             log.warning("bookmark.expired", table=table.name, reason=str(error))

@@ -12,10 +12,12 @@ import requests
 
 from d365sync.core.schema import Column, ColumnType, Table
 from d365sync.dataverse import session as sessions
+from d365sync.dataverse.auth.answers import Answering
 from d365sync.dataverse.transport import Transport
 from d365sync.dataverse.wire import check_link, decode_json, read_page
+from d365sync.emulator.spoiling import bomb
 from d365sync.errors import AuthError, ConfigError, ProtocolError, RetryableError
-from tests.scripted import JSON, URL, answer, by_turns, transport
+from tests.scripted import JSON, URL, Scripted, VirtualTimer, answer, by_turns, transport
 
 ROOT = f"{URL}/api/data/v9.2"
 GZIP = {**JSON, "Content-Encoding": "gzip"}
@@ -215,3 +217,16 @@ def test_affinity_cookies_are_not_sent_back() -> None:
         sender.send("GET", f"{ROOT}/goals")
     assert all("Cookie" not in request.headers for _at, request in server.seen)
     assert all(session.headers.get("Cookie") is None for session in (sender._session,))
+
+
+def test_a_sign_in_service_is_read_no_further_than_any_answer_of_it() -> None:
+    timer = VirtualTimer()
+    session = requests.Session()
+    session.mount("https://", Scripted(lambda _request: answer(200, bomb(200 << 20), GZIP), timer))
+    tracemalloc.start()
+    try:
+        with pytest.raises(requests.ConnectionError, match="larger"):
+            Answering(session, 5).get("https://login.example/token")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
