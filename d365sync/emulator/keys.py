@@ -16,6 +16,7 @@ from typing import Any
 
 from d365sync.core.values import Row, Value, parse_guid
 from d365sync.emulator.facts import AlternateKey, ColumnFacts, TableFacts
+from d365sync.emulator.keyindex import folded
 from d365sync.emulator.odata.literals import MAX_DIGITS, edm_type, unquote
 from d365sync.emulator.odata.tokens import Token, tokens_of
 from d365sync.emulator.refuse import DUPLICATE_KEY, Refusal, bad_uri, missing_key, missing_row, undefined_key
@@ -75,15 +76,8 @@ def read_key(text: str, facts: TableFacts, store: Store, aliases: Mapping[str, s
     if not any(set(key.columns) == columns.keys() for key in facts.keys):
         raise undefined_key(facts.name, store.settings.undefined_key_status)
     values = {name: _value(facts.columns[name], token, facts, store) for name, token in columns.items()}
-    row = find_row(store, facts, values)
+    row = store.find(facts.name, values)
     return RowKey(facts, text, None if row is None else str(row[facts.key]), values)
-
-
-def find_row(store: Store, facts: TableFacts, values: Mapping[str, Value]) -> Row | None:
-    """Return the row that has these values, None when no row has."""
-    wanted = [(name, _folded(value)) for name, value in values.items()]
-    rows = store.rows(facts.name).values()
-    return next((row for row in rows if all(_folded(row.get(name)) == value for name, value in wanted)), None)
 
 
 def check_unique(store: Store, facts: TableFacts, row: Row) -> None:
@@ -95,10 +89,7 @@ def check_unique(store: Store, facts: TableFacts, row: Row) -> None:
         Refusal: 0x80060892.
     """
     for key in facts.keys:
-        values = {name: row.get(name) for name in key.columns}
-        if None in values.values():
-            continue
-        other = find_row(store, facts, values)
+        other = store.find(facts.name, {name: row.get(name) for name in key.columns})
         if other is not None and other[facts.key] != row[facts.key]:
             shown = ", ".join(key.columns)
             raise Refusal(
@@ -113,15 +104,12 @@ def duplicates(key: AlternateKey, rows: Iterable[Row]) -> Sequence[Value] | None
     """Return the values that two rows share under a key, None when no two do."""
     seen: set[tuple[Value, ...]] = set()
     for row in rows:
-        values = tuple(_folded(row.get(name)) for name in key.columns)
-        if None not in values and values in seen:
+        values = folded(row, key.columns)
+        if values in seen:
             return values
-        seen.add(values)
+        if values is not None:
+            seen.add(values)
     return None
-
-
-def _folded(value: Value) -> Value:
-    return value.casefold() if isinstance(value, str) else value
 
 
 def _literals(text: str, facts: TableFacts, aliases: Mapping[str, str]) -> dict[str, Token]:

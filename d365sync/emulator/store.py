@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from d365sync.core.values import Row, Value
 from d365sync.emulator.clock import Clock
 from d365sync.emulator.facts import Catalogue
+from d365sync.emulator.keyindex import KeyIndex
 from d365sync.emulator.settings import EmulatorSettings
 
 VERSION = "versionnumber"
@@ -35,33 +36,51 @@ class Deletion:
 
 @dataclass(slots=True)
 class Rows:
-    """One table's rows by id, its deletions by id, and the ids in key order while that is known."""
+    """One table's rows by id, its deletions by id, and the ids in key order while that is known.
+
+    ``indexes`` are those of alternate keys that were looked for, by columns.
+    """
 
     by_id: dict[str, Row] = field(default_factory=dict)
     deleted: dict[str, Deletion] = field(default_factory=dict)
     order: list[str] | None = None
+    indexes: dict[tuple[str, ...], KeyIndex] = field(default_factory=dict)
+
+    def place(self, row_id: str, row: Row | None) -> None:
+        """Let the id have this row, or none."""
+        for index in self.indexes.values():
+            index.move(row_id, self.by_id.get(row_id), row)
+        if row is None:
+            self.by_id.pop(row_id, None)
+        else:
+            self.by_id[row_id] = row
 
 
 @dataclass(frozen=True, slots=True)
 class _Before:
     """One row as it was before a change: the row, or its deletion, or neither."""
 
-    table: str
+    rows: Rows
     id: str
     row: Row | None
     deleted: Deletion | None
 
 
+Definitions = tuple[Catalogue, dict[str, Rows]]
+"""The tables there are, and their rows."""
+
+
 class Transaction:
     """Changes that can be taken back together; versions they used are not used again."""
 
-    def __init__(self, store: Store, mark: int) -> None:
+    def __init__(self, store: Store, mark: int, definitions: Definitions) -> None:
         self._store = store
         self._mark = mark
+        self._definitions = definitions
 
     def roll_back(self) -> None:
-        """Take back what was changed since the transaction began."""
-        self._store.take_back(self._mark)
+        """Take back what was changed since the transaction began, definitions too."""
+        self._store.take_back(self._mark, self._definitions)
 
 
 class Store:
@@ -81,7 +100,7 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Take back what the block changed when it raises; transactions may stand inside one another."""
-        transaction = Transaction(self, len(self._before))
+        transaction = Transaction(self, len(self._before), (self.catalogue, self._tables))
         self._open += 1
         try:
             yield transaction
@@ -93,16 +112,16 @@ class Store:
             if not self._open:
                 self._before.clear()
 
-    def take_back(self, mark: int) -> None:
+    def take_back(self, mark: int, definitions: Definitions) -> None:
         """Undo the changes of open transactions back to a mark; :class:`Transaction` calls it."""
+        if self._tables is not definitions[1]:
+            self.catalogue, self._tables = definitions
+            self._forget_indexes()
         while len(self._before) > mark:
             before = self._before.pop()
-            rows = self._tables[before.table]
+            rows = before.rows
             rows.order = None
-            if before.row is None:
-                rows.by_id.pop(before.id, None)
-            else:
-                rows.by_id[before.id] = before.row
+            rows.place(before.id, before.row)
             if before.deleted is None:
                 rows.deleted.pop(before.id, None)
             else:
@@ -111,17 +130,31 @@ class Store:
     def _remember(self, table: str, row_id: str) -> None:
         if self._open:
             rows = self._tables[table]
-            self._before.append(_Before(table, row_id, rows.by_id.get(row_id), rows.deleted.get(row_id)))
+            self._before.append(_Before(rows, row_id, rows.by_id.get(row_id), rows.deleted.get(row_id)))
 
     def redefine(self, catalogue: Catalogue) -> None:
         """Replace the tables: new ones are empty, those that are gone take their rows with them."""
         self.catalogue = catalogue
         self._tables = {name: self._tables.get(name) or Rows() for name in catalogue.tables}
+        self._forget_indexes()
+
+    def _forget_indexes(self) -> None:
+        for rows in self._tables.values():
+            rows.indexes.clear()
+
+    def find(self, table: str, values: Row) -> Row | None:
+        """Return the row that has these values in these columns, text compared without case; None when none has."""
+        rows, columns = self._tables[table], tuple(sorted(values))
+        if columns not in rows.indexes:
+            rows.indexes[columns] = KeyIndex(columns, rows.by_id)
+        row_id = rows.indexes[columns].find(values)
+        return None if row_id is None else rows.by_id[row_id]
 
     def forget_columns(self, table: str, columns: Collection[str]) -> None:
         """Drop the values of columns from every row, without a new version."""
         by_id = self._tables[table].by_id
         for row_id, row in by_id.items():
+            self._remember(table, row_id)
             by_id[row_id] = {name: value for name, value in row.items() if name not in columns}
 
     def rows(self, table: str) -> Mapping[str, Row]:
@@ -159,7 +192,7 @@ class Store:
         self._remember(table, row_id)
         if row_id not in rows.by_id and rows.order is not None:
             bisect.insort(rows.order, row_id)
-        rows.by_id[row_id] = stored
+        rows.place(row_id, stored)
         rows.deleted.pop(row_id, None)
         return stored
 
@@ -171,7 +204,7 @@ class Store:
         """Delete a row and remember it."""
         rows = self._tables[table]
         self._remember(table, row_id)
-        del rows.by_id[row_id]
+        rows.place(row_id, None)
         if rows.order is not None:
             del rows.order[bisect.bisect_left(rows.order, row_id)]
         self.version += 1

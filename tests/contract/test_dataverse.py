@@ -165,6 +165,36 @@ def test_fetchxml_is_answered_like_the_same_query(remote: Remote) -> None:
     )
 
 
+def test_one_value_is_read_alone_and_bare(remote: Remote) -> None:
+    (row,) = remote.get("transactioncurrencies", select="isocurrencycode", top="1")["value"]
+    address = f"transactioncurrencies({row['transactioncurrencyid']})/isocurrencycode"
+    assert remote.get(address)["value"] == row["isocurrencycode"]
+    bare = remote.call("GET", f"{address}/$value")
+    assert (bare.text, bare.headers["Content-Type"].partition(";")[0]) == (row["isocurrencycode"], "text/plain")
+
+
+def test_a_lookup_leads_to_its_row_and_to_its_address(remote: Remote) -> None:
+    me = f"systemusers({remote.get('WhoAmI')['UserId']})"
+    unit = remote.get(f"{me}/businessunitid", select="name")
+    assert unit["@odata.context"].endswith("#businessunits(name)/$entity")
+    reference = remote.get(f"{me}/businessunitid/$ref")
+    assert reference["@odata.id"].endswith(f"/businessunits({unit['businessunitid']})")
+
+
+def test_a_row_that_is_as_known_is_not_sent_again(remote: Remote) -> None:
+    address = f"systemusers({remote.get('WhoAmI')['UserId']})?$select=fullname"
+    tag = remote.call("GET", address).json()["@odata.etag"]
+    answer = remote.call("GET", address, headers={"If-None-Match": tag})
+    assert (answer.status_code, answer.content) == (304, b"")
+
+
+@pytest.mark.parametrize("message", ["CreateMultiple", "UpdateMultiple"])
+def test_a_client_can_ask_whether_a_table_has_bulk_messages(remote: Remote, message: str) -> None:
+    query = "$select=sdkmessagefilterid&$filter=sdkmessageid/name eq @m and primaryobjecttypecode eq @t"
+    answer = remote.call("GET", f"sdkmessagefilters?{query}&@m='{message}'&@t='account'")
+    assert len(answer.json()["value"]) == 1
+
+
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +213,11 @@ def test_a_column_that_is_not_there_is_400_and_named(remote: Remote, query: str)
     answer = remote.call("GET", f"goals?{query}")
     assert answer.status_code == 400
     assert "nosuchcolumn" in error_of(answer)["message"]
+
+
+def test_columns_that_are_no_key_name_no_row(remote: Remote) -> None:
+    answer = remote.call("GET", "goals(depth=7)?$select=title")
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "0x80060890")
 
 
 def test_skip_is_not_supported(remote: Remote) -> None:
@@ -291,6 +326,53 @@ def test_a_column_that_is_not_there_cannot_be_written(remote: Remote, account: s
     answer = remote.call("PATCH", account, json={"nosuchcolumn": 1}, headers={"If-Match": "*"})
     assert answer.status_code == 400
     assert "nosuchcolumn" in error_of(answer)["message"]
+
+
+def test_one_value_is_set_and_cleared(remote: Remote, account: str) -> None:
+    address = f"{account}/telephone1"
+    assert remote.call("PUT", address, json={"value": "12"}).status_code == 204
+    assert remote.get(account, select="telephone1")["telephone1"] == "12"
+    assert remote.call("DELETE", address).status_code == 204
+    assert remote.get(account, select="telephone1")["telephone1"] is None
+
+
+def test_a_lookup_is_set_and_cleared_by_reference(remote: Remote, account: str) -> None:
+    address = f"{account}/parentaccountid/$ref"
+    parent = f"accounts({uuid.uuid4()})"
+    assert remote.call("PATCH", parent, json={"name": NAME}).status_code == 204
+    try:
+        assert remote.call("PUT", address, json={"@odata.id": remote.root + parent}).status_code == 204
+        assert remote.get(f"{account}/parentaccountid", select="name")["name"] == NAME
+        assert remote.call("DELETE", address).status_code == 204
+        assert remote.get(account, select="_parentaccountid_value")["_parentaccountid_value"] is None
+    finally:
+        remote.call("DELETE", parent)
+
+
+def test_rows_are_made_and_changed_in_bulk_or_not_at_all(remote: Remote, account: str) -> None:
+    kind, bound = {"@odata.type": "Microsoft.Dynamics.CRM.account"}, "accounts/Microsoft.Dynamics.CRM."
+    row_id = account.partition("(")[2].rstrip(")")
+    made = remote.call("POST", f"{bound}CreateMultiple", json={"Targets": [{**kind, "name": NAME}]})
+    assert made.status_code == 200
+    (other,) = made.json()["Ids"]
+    try:
+        both = [{**kind, "accountid": one, "telephone1": "bulk"} for one in (row_id, other)]
+        assert remote.call("POST", f"{bound}UpdateMultiple", json={"Targets": both}).status_code == 204
+        missing_one = [{**kind, "accountid": one, "telephone1": "never"} for one in (row_id, NOWHERE)]
+        assert remote.call("POST", f"{bound}UpdateMultiple", json={"Targets": missing_one}).status_code >= 400
+        upserted = [{**kind, "accountid": other, "telephone1": "upserted"}]
+        assert remote.call("POST", f"{bound}UpsertMultiple", json={"Targets": upserted}).status_code == 204
+        assert remote.get(account, select="telephone1")["telephone1"] == "bulk"
+        assert remote.get(f"accounts({other})", select="telephone1")["telephone1"] == "upserted"
+    finally:
+        remote.call("DELETE", f"accounts({other})")
+
+
+def test_standard_tables_have_no_delete_multiple(remote: Remote, account: str) -> None:
+    target = {"@odata.type": "Microsoft.Dynamics.CRM.account", "accountid": account.partition("(")[2].rstrip(")")}
+    answer = remote.call("POST", "accounts/Microsoft.Dynamics.CRM.DeleteMultiple", json={"Targets": [target]})
+    assert answer.status_code >= 400
+    assert "DeleteMultiple has not yet been implemented" in error_of(answer)["message"]
 
 
 def test_what_is_made_changed_and_removed_is_told_by_the_delta(remote: Remote, account: str) -> None:

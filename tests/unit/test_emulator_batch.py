@@ -360,3 +360,30 @@ def test_a_change_set_that_fails_at_one_of_them_leaves_nothing(tmp_path: Path, f
     assert statuses(response)[0] in (400, 404, 412)
     assert "Content-ID: 2" in response.text
     assert org.get("accounts")["value"] == []
+
+
+def test_definitions_go_back_too_when_a_change_set_fails(tmp_path: Path) -> None:
+    org = keyed(tmp_path)
+    org.patch("accounts(accountnumber='k')", {"name": "kept"})
+    before = org.get("EntityDefinitions?$select=LogicalName"), org.get("accounts")
+    account = "EntityDefinitions(LogicalName='account')"
+    name = {
+        "@odata.type": "Microsoft.Dynamics.CRM.StringAttributeMetadata",
+        "SchemaName": "new_Name",
+        "IsPrimaryName": True,
+    }
+    (key,) = [one for one in org.get(f"{account}/Keys")["value"] if one["LogicalName"] == "new_number"]
+    changed = [
+        operation("DELETE EntityDefinitions(LogicalName='new_visit')"),
+        operation("POST EntityDefinitions", {"SchemaName": "new_Visit", "Attributes": [name]}),
+        operation("POST new_visits", {"new_name": "v"}),
+        operation(f"DELETE {account}/Keys({key['MetadataId']})"),
+        operation(f"POST {account}/Keys", {"SchemaName": "new_K", "KeyAttributes": ["name"]}),
+        operation("PATCH accounts(name='other')", {}),
+    ]
+    failing = send(org, change_set(*changed, operation("PATCH accounts(accountnumber='k')", {})))
+    assert codes(failing) == ["0x80060890"]
+    assert (org.get("EntityDefinitions?$select=LogicalName"), org.get("accounts")) == before
+    assert org.get("accounts(accountnumber='k')")["name"] == "kept"
+    assert org.call("GET", "new_visits(new_fee=1)").status_code == 404
+    assert statuses(send(org, change_set(*changed))) == [204] * 6

@@ -148,6 +148,15 @@ def test_goals_have_no_bulk_messages_unless_a_setting_gives_them() -> None:
     assert org.get(ANNS)["title"] == "bulk"
 
 
+def test_an_org_folder_gives_goals_bulk_messages(tmp_path: Path) -> None:
+    folder = keyed_folder(tmp_path / "org")
+    (folder / "schema.json").write_text('{"goal": {"columns": {}, "bulk_messages": true}}', encoding="utf-8")
+    org = Org(folder=folder)
+    assert has(org, "CreateMultiple", "goal")
+    target = {"goalid": ANNS[6:-1], "title": "bulk"}
+    assert bulk(org, "UpdateMultiple", target, table="goals").status_code == 204
+
+
 def test_a_client_finds_out_which_tables_have_them() -> None:
     org = Org()
     assert has(org, "CreateMultiple", "account")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from d365sync.emulator.rowpaths import ADDRESSES
+from tests.security import BASIC, Security, amend, object_id
 from tests.unit.emulating import (
     ANN,
     ANNS,
@@ -295,6 +296,65 @@ def test_related_rows_need_privileges_of_their_own(tmp_path: Path) -> None:
 
 def test_a_lines_deal_is_read_through_the_line(org: Org) -> None:
     assert org.get(f"{LINE}/opportunityid?$select=name")["name"] == org.get(deal(2))["name"]
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Org:
+    """The organization with alternate keys, in which Ann sees and writes her own rows."""
+    folder = keyed_folder(tmp_path / "org")
+    security = Security()
+    security.role("seller", **{f"prv{verb}{table}": BASIC for verb in ("Read", "Write") for table in TABLES})
+    security.give("seller", user=ANN)
+    amend(folder, "systemusers", lambda row: {"azureactivedirectoryobjectid": object_id(row["systemuserid"])})
+    security.write(folder)
+    return Org(folder=folder)
+
+
+TABLES = ("Opportunity", "Account")
+AS_ANN = {"CallerObjectId": object_id(ANN)}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", f"{deal(2)}/name", None),
+        ("GET", f"{deal(2)}/name/$value", None),
+        ("PUT", f"{deal(2)}/name", {"value": "x"}),
+        ("DELETE", f"{deal(2)}/name", None),
+        ("GET", f"{deal(2)}/product_opportunities", None),
+        ("GET", f"{deal(2)}/product_opportunities/$ref", None),
+        ("PUT", f"{deal(2)}/parentaccountid/$ref", {"@odata.id": f"{ROOT}accounts({BOB})"}),
+        ("DELETE", f"{deal(2)}/parentaccountid/$ref", None),
+        ("GET", f"{deal(1)}/ownerid", None),
+        ("POST", f"{deal(1)}/product_opportunities/$ref", {"@odata.id": ROOT + LINE}),
+        ("DELETE", f"{deal(1)}/product_opportunities{LINE[19:]}/$ref", None),
+        ("POST", f"{deal(2)}/product_opportunities/$ref", {"@odata.id": ROOT + LINE}),
+    ],
+)
+def test_rows_out_of_reach_are_refused_by_every_way(
+    secured: Org, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    response = secured.call(method, path, body, AS_ANN)
+    assert code(response)[0] == 403, response.text
+    assert secured.call("GET", f"{deal(1)}/name", headers=AS_ANN).status_code == 200
+
+
+def test_collections_hold_what_the_caller_may_read(secured: Org) -> None:
+    own = {"ownerid@odata.bind": f"systemusers({ANN})"}
+    children = [{"name": "Ann's", **own}, {"name": "other"}]
+    parent = secured.post("accounts", {**own, "account_parent_account": children}).headers["OData-EntityId"]
+    path = f"{parent}/account_parent_account"
+    assert secured.names(f"{path}?$orderby=name") == ["Ann's", "other"]
+    assert [row["name"] for row in secured.call("GET", path, headers=AS_ANN).json()["value"]] == ["Ann's"]
+    assert secured.call("GET", f"{path}/$count", headers=AS_ANN).text == "1"
+    assert len(secured.call("GET", f"{path}/$ref", headers=AS_ANN).json()["value"]) == 1
+    assert len(secured.get(f"{path}/$ref")["value"]) == 2
+
+
+def test_taking_a_row_out_of_a_collection_it_is_not_in_leaves_it_where_it_is(org: Org) -> None:
+    assert org.call("DELETE", f"{COMPANY}/goal_parent_goal({COMPANY[6:-1]})/$ref").status_code == 204
+    assert org.call("DELETE", f"{ANNS}/goal_parent_goal({DESKS[6:-1]})/$ref").status_code == 204
+    assert org.get(DESKS)["_parentgoalid_value"] == COMPANY[6:-1]
 
 
 FORMS = {

@@ -38,13 +38,16 @@ _COMPLEX = {
         "IsReadOnly": "Edm.Boolean",
         "Keys": "Collection(Edm.String)",
         "Values": "Collection(Edm.Int64)",
-    }
+    },
+    "CreateMultipleResponse": {"Ids": "Collection(Edm.Guid)"},
 }
 _ACTIONS: dict[str, dict[str, str]] = {
     "WinOpportunity": {"Status": "Edm.Int32", "OpportunityClose": _BASE_TYPE},
     "LoseOpportunity": {"Status": "Edm.Int32", "OpportunityClose": _BASE_TYPE},
 }
 _BOUND_ACTIONS = {"Recalculate": "goal"}
+_BULK_ACTIONS = {"CreateMultiple": "CreateMultipleResponse", "UpdateMultiple": None, "UpsertMultiple": None}
+"""What the actions bound to every collection return."""
 
 
 def metadata_document(catalogue: Catalogue, *, annotated: bool) -> bytes:
@@ -134,6 +137,17 @@ def _operations(schema: ET.Element, catalogue: Catalogue) -> None:
         if table in catalogue.tables:
             action = _add(schema, "Action", Name=name, IsBound="true")
             _add(action, "Parameter", Name="entity", Type=f"{ALIAS}.{table}", Nullable="false")
+    for name, returned in _BULK_ACTIONS.items():
+        _bulk_action(schema, name, returned)
+
+
+def _bulk_action(schema: ET.Element, name: str, answer: str | None) -> None:
+    """Source: CreateMultiple, UpdateMultiple and UpsertMultiple actions (bound to a collection of any table)."""
+    action = _add(schema, "Action", Name=name, IsBound="true")
+    for parameter in ("entityset", "Targets"):
+        _add(action, "Parameter", Name=parameter, Type=f"Collection({_BASE_TYPE})", Nullable="false")
+    if answer is not None:
+        _add(action, "ReturnType", Type=f"{ALIAS}.{answer}", Nullable="false")
 
 
 def _complex(schema: ET.Element, name: str, properties: dict[str, str]) -> None:
