@@ -56,7 +56,8 @@ class Column:
     ``date_behavior`` is set exactly for DATETIME; ``precision`` is the number of decimal places of
     DECIMAL and MONEY; ``targets`` are the tables a lookup may point to; ``is_base_currency`` marks
     the ``_base`` companion of a money column; ``is_primary_id`` the key. ``labels`` are the options of a choice or
-    two-options column by value, in the reader's language; empty where nobody asked for them.
+    two-options column by value, in the reader's language; empty where nobody asked for them. A column that
+    ``is_secured`` shows its values only to whom a column security profile lets read it.
     """
 
     logical_name: str
@@ -69,6 +70,7 @@ class Column:
     valid_for_update: bool = True
     is_primary_id: bool = False
     labels: tuple[tuple[int, str], ...] = ()
+    is_secured: bool = False
 
     @property
     def is_lookup(self) -> bool:

@@ -30,8 +30,9 @@ RELATIONSHIPS = "ManyToOneRelationships($select=ReferencedEntity,ReferencingAttr
 Source: Query hierarchical data (a relationship of a table with itself, IsHierarchical)."""
 COLUMN_PROPERTIES = (
     "LogicalName,AttributeType,AttributeTypeName,IsValidForRead,IsValidForCreate,IsValidForUpdate,"
-    "IsPrimaryId,AttributeOf"
+    "IsPrimaryId,AttributeOf,IsSecured"
 )
+"""Source: Query table definitions using the Web API; Column-level security by using code (IsSecured)."""
 NOT_THERE = 404
 LOGICAL_NAME = re.compile(r"[a-z][a-z0-9_]{0,127}")
 CASTS: Mapping[str, str] = {
@@ -176,6 +177,7 @@ def _column(entry: Mapping[str, Any], detail: Mapping[str, Any]) -> Column | Non
         valid_for_create=entry.get("IsValidForCreate") is not False,
         valid_for_update=entry.get("IsValidForUpdate") is not False,
         is_primary_id=entry.get("IsPrimaryId") is True,
+        is_secured=entry.get("IsSecured") is True,
     )
 
 

@@ -79,6 +79,7 @@ class EmulatorSettings:
     Situations to rehearse:
 
     - ``missing_privileges``: privileges the application user lacks (``prvWriteGoal``), compared without case
+    - ``reads_secured``: secured columns show their values; False: they are null in every answer
     - ``application_user``: False makes every call fail because the client has no user in the organization
     - ``certificates``: PEM certificates a client assertion may be signed with
     - ``secret_expired``: the client secret has expired
@@ -130,6 +131,7 @@ class EmulatorSettings:
 
     missing_privileges: frozenset[str] = frozenset()
     application_user: bool = True
+    reads_secured: bool = True
     certificates: tuple[bytes, ...] = ()
     secret_expired: bool = False
     managed_identity: bool = True

@@ -385,6 +385,14 @@ class Mirror:
                     found.update({(table.name, one): record for one in str(columns).split()})
         return found
 
+    def has_values(self, table: MirrorTable, column: str) -> bool:
+        """Say whether any row has a value in a column, or there is no row at all."""
+        name = quote(table.name)
+        shown = f"SELECT 1 FROM {name} WHERE {quote(column)} IS NOT NULL"
+        sql = f"SELECT NOT EXISTS (SELECT 1 FROM {name}) OR EXISTS ({shown})"
+        with self._transaction() as connection:
+            return bool(connection.exec_driver_sql(sql).scalar_one())
+
     # -- sums ----------------------------------------------------------------------------------------------------
 
     def adder(

@@ -110,6 +110,22 @@ def unusable_value(book: GoalBook, group: Group, column: tuple[str, str], record
     ]
 
 
+def hidden_column(book: GoalBook, group: Group, table: str, column: str) -> list[Problem]:
+    """Return the problems of a group's goals when they read a secured column that shows no value."""
+    return [
+        Problem(
+            code="column-hidden",
+            message=(
+                f"'{book.goals[goal_id].title}' cannot be computed: the column '{column}' of '{table}' is secured, and "
+                "no record shows a value in it"
+            ),
+            goal_id=goal_id,
+            hint="give the application user a column security profile that may read it",
+        )
+        for goal_id in group.goal_ids
+    ]
+
+
 def not_readable(book: GoalBook, group: Group, table: str, reason: str, mend: str) -> list[Problem]:
     """Return the problems of a group's goals when a table they read may not be read any more."""
     return [

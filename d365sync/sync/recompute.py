@@ -52,6 +52,7 @@ from d365sync.sync.cuts import (
     by_slice,
     columns_read,
     goal_spans,
+    hidden_column,
     is_answered,
     lane_of,
     layout_key,
@@ -167,20 +168,42 @@ class Recomputer:
     def _usable(self, groups: Sequence[Group], problems: list[Problem]) -> list[Group]:
         """Leave out the groups that read a table that may not be read, or a value that was left out of the mirror."""
         unfit, unreadable = self.mirror.unfit(self.tables.values()), self.mirror.unreadable()
-        if not unfit and not unreadable:
+        hidden = self._hidden(groups)
+        if not unfit and not unreadable and not hidden:
             return list(groups)
         usable: list[Group] = []
         for group in groups:
             read = columns_read(group, self.schema)
             closed = sorted(unreadable.keys() & read.keys())
+            veiled = [one for one in hidden if one[1] in read.get(one[0], ())]
             concerned = [one for one in sorted(unfit) if one[1].removeprefix(DAMAGED) in read.get(one[0], ())]
             if closed:
                 problems.extend(not_readable(self.book, group, closed[0], *unreadable[closed[0]]))
+            elif veiled:
+                problems.extend(hidden_column(self.book, group, *veiled[0]))
             elif concerned:
                 problems.extend(unusable_value(self.book, group, concerned[0], unfit[concerned[0]]))
             else:
                 usable.append(group)
         return usable
+
+    def _hidden(self, groups: Sequence[Group]) -> list[tuple[str, str]]:
+        """Return the tables and columns that are secured and show no value, among those the groups read.
+
+        Nothing would tell a sum of what may not be seen from a sum of nothing. Assumed: what may not be read is null.
+        """
+        asked = {
+            (table, column)
+            for group in groups
+            for table, columns in columns_read(group, self.schema).items()
+            for column in columns
+            if table in self.tables and self._is_secured(table, column)
+        }
+        return [one for one in sorted(asked) if not self.mirror.has_values(self.tables[one[0]], one[1])]
+
+    def _is_secured(self, table: str, column: str) -> bool:
+        known = self.schema.table(table).columns.get(column)
+        return known is not None and known.is_secured and column in self.tables[table].rows.places
 
     def _refreshed(
         self,

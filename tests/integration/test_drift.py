@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -133,3 +135,19 @@ def test_a_mirror_with_damaged_pages_says_so_and_is_made_again(emulator: Emulato
         file.unlink()
     with running(emulator, tmp_path) as app:
         assert app.sync(write=False).rollup.totals == right
+
+
+def test_a_secured_column_that_shows_nothing_is_not_taken_for_empty(tmp_path: Path) -> None:
+    shutil.copytree(ORG, tmp_path / "org")
+    schema = {DEAL: {"columns": {"new_fee": {"type": "money", "secured": True}}}}
+    (tmp_path / "org" / "schema.json").write_text(json.dumps(schema), encoding="utf-8")
+    right = Emulator.load(tmp_path / "org", now=NOW)
+    with running(right, tmp_path) as app:
+        totals = app.sync(write=False).rollup.totals
+    hidden = Emulator.load(tmp_path / "org", now=NOW, settings=EmulatorSettings(reads_secured=False))
+    (tmp_path / "mirror.db").unlink()
+    with running(hidden, tmp_path) as app:
+        result = app.sync(write=True)
+    assert (result.outcome, problems(result.rollup)) == (Outcome.PARTIAL, {FEES: "column-hidden"})
+    assert "column security profile" in result.rollup.problems[0].hint
+    assert result.rollup.totals == {goal: total for goal, total in totals.items() if goal != FEES}

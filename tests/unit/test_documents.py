@@ -107,7 +107,7 @@ def test_what_the_emulator_supports_is_written_down_as_it_is() -> None:
 ASSUMPTIONS = (ROOT / "docs" / "assumptions.md").read_text(encoding="utf-8")
 RULES = {"rollup": RollupSection, "fetchxml": FetchxmlSection, "fiscal": FiscalSection}
 SITUATIONS = {"missing_privileges", "application_user", "certificates", "token_lifetime_s", "secret_expired"}
-SITUATIONS |= {"managed_identity", "device_answers", "device_interval_s", "person"}
+SITUATIONS |= {"managed_identity", "device_answers", "device_interval_s", "person", "reads_secured"}
 KNOWN = {"now", "time_zone", "fiscal", "user_id", "business_unit_id", "user_team_ids", "user_language"}
 KNOWN |= {"user_hierarchy", "team_members", "option_labels"}
 

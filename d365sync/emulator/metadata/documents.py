@@ -61,6 +61,7 @@ BASE_PROPERTIES = frozenset(
         "IsCustomAttribute",
         "IsPrimaryId",
         "IsPrimaryName",
+        "IsSecured",
         "IsValidForCreate",
         "IsValidForRead",
         "IsValidForUpdate",
@@ -194,6 +195,7 @@ def _column_document(facts: TableFacts, column: ColumnFacts) -> Document:
         "IsPrimaryName": column.name == facts.table.primary_name,
         "IsValidForCreate": column.column.valid_for_create,
         "IsValidForUpdate": column.column.valid_for_update,
+        "IsSecured": column.column.is_secured,
         **_particulars(facts, column),
     }
 
@@ -210,6 +212,7 @@ def _frame(facts: TableFacts, name: str, code: str, type_name: str) -> Document:
         "AttributeOf": None,
         "IsCustomAttribute": "_" in name and not name.endswith("_base"),
         "IsValidForRead": True,
+        "IsSecured": False,
         "RequiredLevel": _managed(False, "canmodifyrequirementlevelsettings") | {"Value": "None"},
         "SourceType": 0,
     }

@@ -39,6 +39,8 @@ class RowEncoder:
         self._store = store
         self._facts = facts
         self._plan = _plan(facts, options.select)
+        hidden = () if store.settings.reads_secured else facts.columns.values()
+        self._hidden = frozenset(one.name for one in hidden if one.column.is_secured)
         self._formatted = preferences.wants(FORMATTED)
         self._lookup_annotations = [name for name in (NAVIGATION, LOGICAL_NAME) if preferences.wants(name)]
         self._annotated = bool(self._lookup_annotations) or self._formatted
@@ -50,7 +52,7 @@ class RowEncoder:
         get = row.get
         for name, column, write, facts in self._plan:
             value = get(column)
-            if value is None:
+            if value is None or column in self._hidden:
                 document[name] = None
                 continue
             if self._annotated:

@@ -212,6 +212,7 @@ def _column_facts(table: str, name: str, spec: ColumnSpec, key: str) -> ColumnFa
         valid_for_create="c" in spec.access,
         valid_for_update="u" in spec.access and name != key,
         is_primary_id=name == key,
+        is_secured=spec.secured,
         labels=tuple((spec.options or (_LABELS if is_boolean else {})).items()),
     )
     return ColumnFacts(

@@ -30,6 +30,7 @@ class ColumnSpec(msgspec.Struct, forbid_unknown_fields=True):
     max: int | None = None
     max_length: int | None = None
     navigation: dict[str, str] = {}
+    secured: bool = False
 
 
 class TableSpec(msgspec.Struct, forbid_unknown_fields=True):
