@@ -1,6 +1,7 @@
 """Logging: events with keys on stderr, for people on a terminal, as JSON lines otherwise; secrets never.
 
-Secrets are hidden by value: whatever was resolved from a secret reference is replaced wherever it would show.
+Secrets are hidden by value: whatever was resolved from a secret reference is replaced wherever it would show. Access
+tokens are hidden by their shape.
 
 IO: stderr.
 """
@@ -8,6 +9,7 @@ IO: stderr.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -16,6 +18,8 @@ import structlog
 
 HIDDEN = "***"
 SHORTEST_HIDDEN = 4
+TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(\.[\w-]*)?")
+"""A JSON Web Token, also without its signature. Source: RFC 7519."""
 _secrets: set[str] = set()
 
 
@@ -26,10 +30,10 @@ def hide(secret: str) -> None:
 
 
 def redact(text: str) -> str:
-    """Replace every hidden value in a text."""
+    """Replace every hidden value, and every token, in a text."""
     for secret in _secrets:
         text = text.replace(secret, HIDDEN)
-    return text
+    return TOKEN.sub(HIDDEN, text)
 
 
 def configure(*, level: int, tty: bool) -> None:
@@ -46,13 +50,12 @@ def configure(*, level: int, tty: bool) -> None:
 def processors(*, tty: bool) -> list[Any]:
     """Return what an event passes on its way to the log; the last makes it text."""
     renderer: Any = structlog.dev.ConsoleRenderer() if tty else structlog.processors.JSONRenderer()
+    as_document = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
     return [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.ExceptionRenderer(
-            structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
-        ),
+        structlog.processors.format_exc_info if tty else structlog.processors.ExceptionRenderer(as_document),
         _redact_event,
         renderer,
     ]

@@ -172,6 +172,7 @@ ROWS: Mapping[str, Row] = {
     "06-tracking-switched-off": Row((0, 0), loaded_again),
     "07-tokens-expire": Row((0, 0)),
     "07-no-token-accepted": Row((6, 6), one_more_token),
+    "08-tokens-that-are-none": Row((6, 6), one_more_token),
     "09-clocks-differ": Row((0, 0)),
     "17-people-edit-meanwhile": Row((0, 3), kept_the_rest, theirs=frozenset({BOB})),
     "18-native-rollup-meanwhile": Row((0, 0)),

@@ -13,14 +13,14 @@ TOKEN = "'eyJhbGciOiJIUzI1NiIsIn.eyJhdWQiOiJodHRwczovL2.x'"
 LEAKS = {
     "file": "(tmp_path / 'mirror.db').write_bytes(b'x a-secret-of-ours x')",
     "token_in_a_file": f"(tmp_path / 'journal.db-wal').write_text({TOKEN})",
-    "log": f"structlog.get_logger().debug('sent', headers={TOKEN})",
+    "log": "structlog.get_logger().debug('sent', headers='a-secret-' 'of-ours')",
     "traceback": "crash()",
     "log_of_a_library": "logging.getLogger('msal').warning('a-secret-' 'of-ours')",
     "printed": "print('a-secret-' 'of-ours')",
     "printed_as_an_error": f"sys.stderr.write({TOKEN})",
     "report": "left = 'a-secret-' + 'of-ours'; assert left == 'something else'",
 }
-HEAD = f"""
+HEAD = """
 import logging
 import sys
 import structlog
@@ -28,7 +28,7 @@ from tests import canary
 
 def crash():
     try:
-        raise ValueError({TOKEN})
+        raise ValueError('a-secret-' 'of-ours')
     except ValueError:
         structlog.get_logger().exception('crashed')
 

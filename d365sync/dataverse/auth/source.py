@@ -6,6 +6,7 @@ IO: HTTP.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from d365sync.dataverse.auth.answers import Answering, first_line, no_answer, re
 from d365sync.errors import AuthError, RetryableError
 
 ADFS = "adfs"
+_ONE_WORD = re.compile(r"[!-~]+")
+"""What may stand in a header: whoever refuses to send anything else would show it. Source: RFC 6750 (b64token)."""
 
 
 class TokenSource(Protocol):
@@ -82,7 +85,18 @@ class MsalTokens:
             RetryableError: the authority could not be reached or is overloaded.
         """
         with self._lock:
-            result = self._answered(lambda: self._acquire(fresh=fresh))
+            token = self._token(fresh=fresh)
+            if not _ONE_WORD.fullmatch(token) and not fresh:
+                token = self._token(fresh=True)
+        if not _ONE_WORD.fullmatch(token):
+            raise AuthError(
+                f"{self.what} at {self._host} answers with a token that is none",
+                hint="a proxy may have answered in its place; check authority",
+            )
+        return token
+
+    def _token(self, *, fresh: bool) -> str:
+        result = self._answered(lambda: self._acquire(fresh=fresh))
         if "access_token" not in result:
             raise self._refusal(result)
         return str(result["access_token"])
