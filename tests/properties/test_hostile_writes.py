@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,16 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d365sync.core.values import Row
+from d365sync.emulator.settings import UNLIMITED
 from tests.effort import SAME_EACH_RUN, examples
 from tests.unit.emulating import ANN, ANNS, BOB, COMPANY, ROOT, Org, deal, keyed_folder, made_id
 
 CRM = "Microsoft.Dynamics.CRM."
+SAFE = "/?$=&():,'@%"
+HEADS = "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n"
 ONE = made_id("9", 1)
 
 
 def _org() -> Org:
     with TemporaryDirectory() as folder:
-        org = Org(folder=keyed_folder(Path(folder) / "org"), bulk_messages={"goal": True})
+        org = Org(folder=keyed_folder(Path(folder) / "org"), bulk_messages={"goal": True}, limits=UNLIMITED)
     org.post("accounts", {"accountid": ONE, "accountnumber": "A1", "name": "One"})
     return org
 
@@ -165,7 +169,7 @@ def _rows() -> dict[str, dict[str, Row]]:
 def _send(method: str, path: str, body: Any) -> tuple[int, str]:
     data = json.dumps(body, allow_nan=False, default=str).encode("utf-8", "surrogatepass")
     headers = {"Content-Type": "application/json"}
-    response = ORG.session.request(method, ROOT + quote(path, safe="/?$=&():,'@%"), data=data, headers=headers)
+    response = ORG.session.request(method, ROOT + quote(path, safe=SAFE), data=data, headers=headers)
     return response.status_code, response.text
 
 
@@ -204,3 +208,35 @@ def test_the_requests_that_are_varied_succeed() -> None:
             assert status in (200, 204), (request, text)
             transaction.roll_back()
         store.redefine(catalogue)
+
+
+@settings(max_examples=examples(80), deadline=None, derandomize=SAME_EACH_RUN)
+@given(request=nearly_right().filter(lambda request: _finite(request[2])), inside=st.booleans())
+def test_in_a_batch_it_is_answered_as_alone(request: tuple[str, str, Any], inside: bool) -> None:
+    store = ORG.emulator.store
+    catalogue = store.catalogue
+    answers = []
+    for send in (_send, _send_in_set if inside else _send_in_batch):
+        with store.transaction() as transaction:
+            answers.append(send(*request)[0])
+            transaction.roll_back()
+        store.redefine(catalogue)
+    assert answers[0] == answers[1]
+
+
+def _send_in_batch(method: str, path: str, body: Any) -> tuple[int, str]:
+    part = f"--b\r\n{HEADS}\r\n{method} {quote(path, safe=SAFE)} HTTP/1.1\r\n\r\n{json.dumps(body)}\r\n--b--\r\n"
+    return _posted(part)
+
+
+def _send_in_set(method: str, path: str, body: Any) -> tuple[int, str]:
+    line = f"{method} {quote(path, safe=SAFE)} HTTP/1.1"
+    part = f"--c\r\n{HEADS}Content-ID: 1\r\n\r\n{line}\r\n\r\n{json.dumps(body)}\r\n--c--\r\n"
+    return _posted(f"--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n{part}\r\n--b--\r\n")
+
+
+def _posted(batch: str) -> tuple[int, str]:
+    headers = {"Content-Type": "multipart/mixed; boundary=b"}
+    text = ORG.session.post(f"{ROOT}$batch", data=batch.encode("utf-8", "surrogatepass"), headers=headers).text
+    (status,) = re.findall(r"^HTTP/1\.1 (\d{3})", text, re.MULTILINE)
+    return int(status), text

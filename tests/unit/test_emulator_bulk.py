@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import requests
 
+from d365sync.emulator.faults import Fault, FaultyApp
+from d365sync.emulator.inprocess import InProcessAdapter
 from tests.unit.emulating import ANNS, ROOT, Org, code, keyed_folder, made_id
 
 ONE, TWO, NOBODY = (made_id("9", number) for number in (1, 2, 3))
@@ -202,3 +204,30 @@ def test_only_post_carries_them_out(org: Org) -> None:
     assert org.call("GET", "accounts/Microsoft.Dynamics.CRM.CreateMultiple").status_code == 405
     assert org.post("accounts/Microsoft.Dynamics.CRM.Merge", {}).status_code == 501
     assert org.post("accounts/Microsoft.Dynamics.CRM.CreateMultiple/x", {}).status_code == 501
+
+
+@pytest.mark.parametrize(("close", "made"), [("before", 1), ("after", 2)])
+def test_a_connection_lost_during_a_bulk_message(org: Org, close: Literal["before", "after"], made: int) -> None:
+    faults = [Fault("POST accounts/*CreateMultiple", nth=(1,), close=close)]
+    org.session.mount("https://", InProcessAdapter(FaultyApp(org.emulator.app, faults)))
+    with pytest.raises(requests.ConnectionError):
+        bulk(org, "CreateMultiple", {"accountid": ONE, "name": "a"}, {"accountid": TWO, "name": "a"})
+    again = bulk(org, "CreateMultiple", {"accountid": ONE, "name": "b"}, {"accountid": TWO, "name": "b"})
+    assert again.status_code == {1: 200, 2: 412}[made]
+    assert names(org) == dict.fromkeys((ONE, TWO), {1: "b", 2: "a"}[made])
+
+
+def test_an_upsert_whose_answer_was_lost_may_be_sent_again(org: Org) -> None:
+    faults = [
+        Fault("POST *UpsertMultiple", nth=(1,), close="after"),
+        Fault("PUT *", nth=(1,), status=429, retry_after=3),
+    ]
+    org.session.mount("https://", InProcessAdapter(FaultyApp(org.emulator.app, faults)))
+    targets = [{"@odata.id": f"accounts(accountnumber='{number}')", "name": "x"} for number in range(3)]
+    with pytest.raises(requests.ConnectionError):
+        bulk(org, "UpsertMultiple", *targets)
+    assert bulk(org, "UpsertMultiple", *targets).status_code == 204
+    assert len(names(org)) == 3
+    throttled = org.call("PUT", "accounts(accountnumber='1')/name", {"value": "y"})
+    assert (throttled.status_code, throttled.headers["Retry-After"]) == (429, "3")
+    assert org.get("accounts(accountnumber='1')/name")["value"] == "x"
