@@ -78,3 +78,9 @@ def printed(lines: Sequence[object]) -> None:
     """Print lines as they come."""
     for line in lines:
         print(line, flush=True)  # noqa: T201
+
+
+def equal_line(title: str, what: str, counted: int, least: int) -> str:
+    """Return the line that compares a count with the arithmetic minimum."""
+    verdict = "yes" if counted == least else "no"
+    return f"| {title} | {what}, counted: {counted:,} | | the minimum: {least:,} | | | equal: {verdict} |"

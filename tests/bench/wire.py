@@ -19,6 +19,8 @@ from d365sync.dataverse.batch import MULTIPART, Part, compose, content_type, par
 from d365sync.dataverse.wire import select_clause
 from d365sync.emulator import Emulator
 from d365sync.sync.offline import mirrored
+from tests.bench.report import equal_line
+from tests.bench.writing import writing
 from tests.emulated import NOW, application, configuration
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def wire(part: str) -> Iterator[str]:
         change(emulator, "opportunity")
         title = f"{part}: cycle after {CHANGED} changes and {DELETED} deletes"
         yield from _cycle(title, app, asking, changed=CHANGED + DELETED)
+    yield from writing(part)
 
 
 def change(emulator: Emulator, name: str) -> None:
@@ -69,8 +72,8 @@ def _cycle(title: str, app: App, asking: DataverseClient, *, changed: int) -> It
     cost = app.line.client.usage.since(before)
     if result.counts["changed_rows"] != changed:
         raise AssertionError(f"{title}: {result.counts}")
-    yield _line(title, "requests", cost.requests, least.requests)
-    yield _line(title, "bytes of bodies", cost.bytes, least.bytes)
+    yield equal_line(title, "requests", cost.requests, least.requests)
+    yield equal_line(title, "bytes of bodies", cost.bytes, least.bytes)
 
 
 def minimum(app: App, asking: DataverseClient, changed: int) -> Cost:
@@ -105,8 +108,3 @@ def _framing(asking: DataverseClient, tables: Sequence[MirrorTable]) -> int:
 
 def _path(table: MirrorTable) -> str:
     return f"{table.table.entity_set_name}?$select={select_clause(table.table, table.column_names)}"
-
-
-def _line(title: str, what: str, counted: int, least: int) -> str:
-    verdict = "yes" if counted == least else "no"
-    return f"| {title} | {what}, counted: {counted:,} | | the minimum: {least:,} | | | equal: {verdict} |"

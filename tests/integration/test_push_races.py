@@ -24,8 +24,9 @@ from d365sync.emulator.refuse import Refusal
 from d365sync.errors import RetryableError
 from d365sync.sync.commanded import apply_saved
 from d365sync.sync.cycle import Outcome
+from tests.bench.writing import GOALS, many_goals
 from tests.emulated import NOW, application, goal_values
-from tests.golden.casebook import Cells, made_id
+from tests.golden.casebook import made_id
 from tests.integration.test_line import ANN, COMPANY, actual, change, load, meanwhile, skips
 from tests.parts import GoalBatches, Parts, batching, concerns_goals
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 RIGHT = {"Ann": Decimal("100.25"), "Bob": Decimal("200.5"), "Company": Decimal("305.0001")}
-MANY = 1000
 
 
 def right(emulator: Emulator) -> bool:
@@ -234,33 +234,21 @@ def test_a_goal_without_an_etag_is_not_written(tmp_path: Path) -> None:
     assert {values["actualmoney"] for values in goal_values(emulator).values()} == {None}
 
 
-def thousand(tables: dict[str, list[Cells]]) -> None:
-    ann = next(row for row in tables["Goals"] if row["goal"] == "Ann")
-    more = [{**ann, "goal": f"Ann {number:04}", "parent": ""} for number in range(MANY - len(tables["Goals"]))]
-    tables["Goals"] += more
-
-
-@pytest.mark.parametrize(("section", "batches"), [({}, [1000]), ({"batch_size": 400}, [400, 400, 200])])
-def test_a_thousand_goals_are_the_least_number_of_requests(
-    tmp_path: Path, section: dict[str, object], batches: list[int]
-) -> None:
-    emulator = load(tmp_path, edit=thousand)
+def test_a_thousand_goals_are_one_request(tmp_path: Path) -> None:
+    emulator = many_goals(tmp_path)
     parts = Parts(emulator.app)
-    rules = {"writeback": {"mode": "override", **section}, "rollup": {"double_counting": "off"}}
-    with batching(parts, emulator, tmp_path, **rules) as app:
-        app.sync(write=False)
-        idle = app.sync(write=False).counts["requests"]
+    with batching(parts, emulator, tmp_path, rollup={"double_counting": "off"}) as app:
+        read = app.sync(write=False).counts["requests"]
         result = app.sync(write=True)
-        assert result.counts["written_goals"] == MANY
-        assert result.counts["requests"] - idle == len(batches) == -(-MANY // batches[0])
-    assert [len(batch) for batch in parts.batches] == batches
+        assert (result.counts["written_goals"], read > result.counts["requests"]) == (GOALS, True)
+    assert [len(batch) for batch in parts.batches] == [GOALS]
 
 
 def test_after_a_large_batch_was_lost_smaller_ones_are_sent(tmp_path: Path) -> None:
-    emulator = load(tmp_path, edit=thousand)
+    emulator = many_goals(tmp_path)
     parts = Parts(emulator.app)
     faulty = FaultyApp(parts, [Fault("POST $batch", nth=(1,), close="before")])
     with batching(GoalBatches(faulty, parts), emulator, tmp_path, rollup={"double_counting": "off"}) as app:
-        assert app.sync(write=True).counts["written_goals"] == MANY
-    assert [len(batch) for batch in parts.batches if batch] == [MANY, 250, 250, 250, 250]
+        assert app.sync(write=True).counts["written_goals"] == GOALS
+    assert [len(batch) for batch in parts.batches if batch] == [GOALS, 250, 250, 250, 250]
     assert actual(emulator, "Bob") == RIGHT["Bob"]

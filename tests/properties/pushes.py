@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -44,7 +45,8 @@ class World:
     """The organization and those who change it; ``fates`` are what happens to batches of writes, none if all go well.
 
     ``theirs`` is what a person's standing override holds, by goal; ``typed`` what was put into our own columns since
-    the goals were read. ``unclear`` are goals where a person typed what d365sync had written itself.
+    the goals were read. ``seen`` is what goals held by our hand when somebody came; ``unclear`` are goals
+    where a person typed just that.
     """
 
     emulator: Emulator
@@ -53,6 +55,7 @@ class World:
     theirs: dict[str, Mapping[str, Value]] = field(default_factory=dict)
     typed: dict[str, Value] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
+    seen: dict[str, list[Values]] = field(default_factory=lambda: defaultdict(list))
     ours: Mapping[str, tuple[Values, ...]] = field(default_factory=dict)
     as_read: dict[str, Value] | None = None
 
@@ -70,6 +73,8 @@ class World:
     def act(self) -> None:
         """Do one thing that somebody could do."""
         goal = self.dice.choice(GOALS)
+        if self.row(goal).get("isoverridden") and goal not in self.theirs:
+            self.seen[goal].append(goal_of(self.row(goal)).native)
         self.dice.choice([self.override, self.override, self.hand_back, self.type_own, self.rename])(goal)
         self.check()
 
@@ -91,12 +96,12 @@ class World:
         typed = {"isoverridden": True, "actualmoney": self.dice.choice(numbers), "inprogressmoney": Decimal(0)}
         self.emulator.store.change("goal", goal, typed)
         now = goal_of(self.row(goal))
-        same = all(before.get(name) == value for name, value in typed.items())
-        if goal not in self.theirs and (same or is_ours(now, self.ours.get(goal, ()))):
+        same = goal not in self.theirs and all(before.get(name) == value for name, value in typed.items())
+        if same or is_ours(now, (*self.ours.get(goal, ()), *self.seen[goal])):
             self.unclear.add(goal)
+            self.theirs.pop(goal, None)
         else:
-            self.unclear -= {goal}
-        if goal not in self.unclear:
+            self.unclear.discard(goal)
             self.theirs[goal] = self.numbers(goal)
 
     def hand_back(self, goal: str) -> None:
