@@ -51,6 +51,8 @@ T = TypeVar("T")
 TRACKED = "odata.track-changes"
 ACTION_NAMESPACE = "Microsoft.Dynamics.CRM"
 NOT_THERE = 404
+MOST_PAGES = 100_000
+"""Pages of a table beyond which its links are not believed to end: 500 million rows at 5,000 a page."""
 
 
 class DataverseClient:
@@ -67,6 +69,7 @@ class DataverseClient:
         timeout_s: float = 120,
         concurrency: int = 0,
         api_version: str = API_VERSION,
+        most_pages: int = MOST_PAGES,
     ) -> None:
         self.transport = Transport(
             session,
@@ -78,6 +81,7 @@ class DataverseClient:
             api_version=api_version,
         )
         self._page_size = page_size
+        self._most_pages = most_pages
         self._ahead = Lookahead()
         self.api_root = self.transport.api_root
         self.usage = self.transport.usage
@@ -317,6 +321,8 @@ class DataverseClient:
                 raise ProtocolError(f"the pages of {table.entity_set_name} go round in a circle")
             if link is not None:
                 seen.add(link)
+            if len(seen) > self._most_pages + 1:
+                raise ProtocolError(f"the pages of {table.entity_set_name} do not end; given up")
 
     def _body(self, link: str, params: Mapping[str, str] | None, prefer: str, on_behalf_of: str) -> bytes:
         return self._send("GET", link, params=params, prefer=prefer, headers=_acting_for(on_behalf_of)).body

@@ -24,7 +24,8 @@ from d365sync.core.rowshape import ETAG_KEY, RowShape, Stored, StoredRow
 from d365sync.core.schema import GUID_TYPES, TEXT_TYPES, Column, ColumnType, DateBehavior, Table
 from d365sync.core.storage import EXACT, INT64_MAX, has_fold, scale_of
 from d365sync.core.values import Value
-from d365sync.dataverse.wire import LOOKUP_LOGICAL_NAME, RowReader, decode_damaged, decode_json, page_of
+from d365sync.dataverse.damaged import decode_damaged
+from d365sync.dataverse.wire import LOOKUP_LOGICAL_NAME, RowReader, decode_json, page_of
 from d365sync.errors import ProtocolError
 
 Values: TypeAlias = Sequence[Any]

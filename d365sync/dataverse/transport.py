@@ -34,6 +34,7 @@ JSON = "application/json"
 MULTIPART = "multipart/mixed"
 STRANGER_ATTEMPTS = 3
 """Attempts at a host that has never answered: its address is more likely wrong than its network down."""
+NO_CONTENT = 204
 UNREAD = (429, 503)
 """Statuses of requests that were not carried out. Source: Service protection API limits. Assumed: of 503."""
 THROTTLED = (429,)
@@ -281,6 +282,8 @@ def _judged(call: _Call, status: int, headers: Mapping[str, str], body: bytes) -
         raise ProtocolError(f"{call.what}: the server redirects (HTTP {status}); not followed")
     if status >= 400 and not (media_type == call.expects == MULTIPART):
         raise error_of(status, headers, body, call.what)
+    if 200 < status < 300 and status not in (201, NO_CONTENT):
+        raise ProtocolError(f"{call.what}: the answer is of a kind that nothing here asks for (HTTP {status})")
     if status in (200, 201):
         if not body:
             raise ProtocolError(f"{call.what}: the answer is empty (HTTP {status})")

@@ -8,7 +8,6 @@ Pure.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,36 +79,6 @@ def decode_json(body: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, ArithmeticError) as error:
         start = body[:40].decode("utf-8", "replace").strip()
         raise ProtocolError(f"the answer is not JSON ({error}); it begins with {start!r}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A number that is none, or that no number can hold; stands in a document where one value must not spoil all."""
-
-    text: str
-
-    def __str__(self) -> str:
-        return self.text[:40]
-
-
-def decode_damaged(body: bytes) -> Any:
-    """Decode a JSON document of which single values may be damaged.
-
-    What is no number (NaN, a whole number of thousands of digits) becomes :class:`Unreadable`, text that is no text
-    (half a surrogate pair, bytes that are not UTF-8) keeps lone surrogates, by which it is known.
-
-    Raises:
-        ProtocolError: it is not JSON for another reason.
-    """
-    try:
-        return json.loads(
-            body.decode("utf-8", "surrogateescape"),
-            parse_float=_exact,
-            parse_int=_whole_or_unreadable,
-            parse_constant=Unreadable,
-        )
-    except (ValueError, RecursionError):
-        return decode_json(body)
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
@@ -354,20 +323,6 @@ def _as_text(value: object) -> str:
         raise TypeError
     value.encode()
     return value
-
-
-def _exact(text: str) -> Decimal | Unreadable:
-    try:
-        return Decimal(text)
-    except ArithmeticError:
-        return Unreadable(text)
-
-
-def _whole_or_unreadable(text: str) -> int | Unreadable:
-    try:
-        return int(text)
-    except ValueError:
-        return Unreadable(text)
 
 
 def _as_instant(value: object) -> dt.datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import tracemalloc
 import zlib
 from decimal import Decimal
@@ -13,11 +14,13 @@ import requests
 from d365sync.core.schema import Column, ColumnType, Table
 from d365sync.dataverse import session as sessions
 from d365sync.dataverse.auth.answers import Answering
+from d365sync.dataverse.client import DataverseClient
+from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.transport import Transport
 from d365sync.dataverse.wire import check_link, decode_json, read_page
 from d365sync.emulator.spoiling import bomb
 from d365sync.errors import AuthError, ConfigError, ProtocolError, RetryableError
-from tests.scripted import JSON, URL, Scripted, VirtualTimer, answer, by_turns, transport
+from tests.scripted import JSON, URL, Scripted, Tokens, VirtualTimer, answer, by_turns, transport
 
 ROOT = f"{URL}/api/data/v9.2"
 GZIP = {**JSON, "Content-Encoding": "gzip"}
@@ -111,6 +114,31 @@ def test_a_200_that_is_no_answer_is_an_error_and_is_not_repeated(body: bytes, he
     with pytest.raises(ProtocolError):
         sender.send("GET", f"{ROOT}/goals")
     assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("status", [202, 203, 206, 226])
+def test_a_success_of_another_kind_is_no_answer(status: int) -> None:
+    sender, server, _timer = transport(by_turns(answer(status, BODY)))
+    with pytest.raises(ProtocolError, match=str(status)):
+        sender.send("GET", f"{ROOT}/goals")
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(("most", "asked"), [(1, 2), (7, 8)])
+def test_pages_without_end_are_given_up(most: int, asked: int) -> None:
+    numbers = itertools.count()
+
+    def page(_request: requests.PreparedRequest) -> requests.Response:
+        return answer(200, f'{{"@odata.nextLink":"{ROOT}/goals?$skiptoken={next(numbers)}","value":[]}}'.encode())
+
+    server = Scripted(page, VirtualTimer())
+    session = requests.Session()
+    session.mount("https://", server)
+    client = DataverseClient(session, URL, Tokens(), retry=RetryPolicy(), most_pages=most)
+    table = Table("goal", "goals", "goalid", "title", {"goalid": Column("goalid", ColumnType.UNIQUEIDENTIFIER)})
+    with pytest.raises(ProtocolError, match="goals do not end"):
+        list(client.rows(table, ()))
+    assert len(server.seen) == asked
 
 
 @pytest.mark.parametrize(
