@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.goals.participation import Group
 from d365sync.core.goals.slices import Slice
-from d365sync.core.rowshape import ETAG_KEY, StoredRow
+from d365sync.core.rowshape import DAMAGED, ETAG_KEY, StoredRow
 from d365sync.core.storage import is_plain
 from d365sync.core.values import Row, Value, format_instant, parse_instant
 from d365sync.database import open_engine, transaction
@@ -40,6 +40,8 @@ from d365sync.mirror.tables import (
 from d365sync.mirror.visible import VisibleIds
 
 LAYOUT_VERSION = 4
+OWNER = "ownerid"
+MOST_UNFIT = 1000
 PULSE = "SELECT COALESCE(SUM(pulse), 0) FROM _table"
 MOST_WORKERS = 4
 """Statements at one time, each on a connection of its own; the pool holds five."""
@@ -67,6 +69,14 @@ class TableChanges:
     rows: int = 0
     everything: bool = False
     columns: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A record of which a value was left out; ``owner`` is None where it cannot be told."""
+
+    record: str
+    owner: str | None
 
 
 @dataclass(slots=True)
@@ -369,20 +379,24 @@ class Mirror:
             clause = f"CROSS JOIN {sums.WANTED_TABLE} s WHERE {predicate.sql} ORDER BY {order}"
             return list(self._select(connection, table, clause, predicate.parameters))
 
-    def unfit(self, tables: Iterable[MirrorTable]) -> dict[tuple[str, str], str]:
-        """Return the columns of these tables of which a value was left out, each with a record's id.
+    def unfit(self, tables: Iterable[MirrorTable]) -> dict[tuple[str, str], list[Unfit]]:
+        """Return the columns of these tables of which values were left out, each with the first of its records.
 
         A column is named as in the stored row: with :data:`~d365sync.core.rowshape.DAMAGED` before it where the value
-        is none of its type, without where it is too large.
+        is none of its type, without where it is too large. A table with very many such records has one of no owner.
         """
-        found: dict[tuple[str, str], str] = {}
+        found: dict[tuple[str, str], list[Unfit]] = {}
         column = quote(UNFIT_COLUMN)
         with self._transaction() as connection:
             for table in tables:
-                key = quote(table.table.primary_id)
-                sql = f"SELECT {column}, MIN({key}) FROM {quote(table.name)} WHERE {column} IS NOT NULL GROUP BY 1"
-                for columns, record in connection.exec_driver_sql(sql):
-                    found.update({(table.name, one): record for one in str(columns).split()})
+                key, owner = quote(table.table.primary_id), quote(OWNER) if OWNER in table.rows.places else "NULL"
+                sql = f"SELECT {column}, {key}, {owner} FROM {quote(table.name)} WHERE {column} IS NOT NULL ORDER BY 2"
+                rows = connection.exec_driver_sql(f"{sql} LIMIT {MOST_UNFIT + 1}").all()
+                for columns, record, owner_id in rows:
+                    names = str(columns).split()
+                    known = None if DAMAGED + OWNER in names or len(rows) > MOST_UNFIT else owner_id
+                    for name in names:
+                        found.setdefault((table.name, name), []).append(Unfit(str(record), known))
         return found
 
     def has_values(self, table: MirrorTable, column: str) -> bool:

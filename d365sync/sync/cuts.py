@@ -5,8 +5,8 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from zoneinfo import ZoneInfo
 
 from d365sync.core.fetchxml.compile import Predicate
@@ -21,6 +21,7 @@ from d365sync.core.problems import Problem
 from d365sync.core.rowshape import DAMAGED
 from d365sync.core.schema import Schema
 from d365sync.mirror.slices import KeptGroup, KeptSlices
+from d365sync.mirror.store import Unfit
 from d365sync.mirror.sums import amount_of
 
 MANY_OWNERS = 50
@@ -87,10 +88,32 @@ def columns_read(group: Group, schema: Schema) -> Mapping[str, set[str]]:
     return read
 
 
-def unusable_value(book: GoalBook, group: Group, column: tuple[str, str], record: str) -> list[Problem]:
-    """Return the problems of a group's goals when a value of a column they read is not in the mirror.
+def without_goals(group: Group, goal_ids: Container[str]) -> list[Group]:
+    """Return the group without these goals; nothing if none is left."""
+    left = tuple(goal_id for goal_id in group.goal_ids if goal_id not in goal_ids)
+    return [replace(group, goal_ids=left)] if left else []
 
-    ``column`` is table and column as the mirror names what it left out.
+
+def concerned_goals(
+    book: GoalBook, group: Group, schema: Schema, table: str, left_out: Iterable[Unfit]
+) -> dict[str, str]:
+    """Return the goals of a group for which a record may count of which a value was left out, each with the record.
+
+    A goal that counts its owner's records only is not concerned by those of others, unless whose they are is unknown.
+    """
+    records = list(left_out)
+    by_owner = {one.owner: one.record for one in reversed(records)}
+    only_owners = group.owned and table == group.table and table not in tables_joined(group.fetch, schema)
+    if not only_owners or None in by_owner:
+        return dict.fromkeys(group.goal_ids, records[0].record)
+    owners = {goal_id: book.goals[goal_id].owner_id for goal_id in group.goal_ids}
+    return {goal_id: by_owner[owner] for goal_id, owner in owners.items() if owner in by_owner}
+
+
+def unusable_value(book: GoalBook, column: tuple[str, str], concerned: Mapping[str, str]) -> list[Problem]:
+    """Return the problems of goals when a value of a column they read is not in the mirror.
+
+    ``column`` is table and column as the mirror names what it left out; ``concerned`` are the goals with the record.
     """
     table, name = column
     damaged = name.startswith(DAMAGED)
@@ -106,7 +129,7 @@ def unusable_value(book: GoalBook, group: Group, column: tuple[str, str], record
             goal_id=goal_id,
             hint=mend,
         )
-        for goal_id in group.goal_ids
+        for goal_id, record in concerned.items()
     ]
 
 

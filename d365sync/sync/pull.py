@@ -121,7 +121,8 @@ class Reading:
             raise MisfitError(page.damaged[0])
         for reason in page.damaged:
             log.warning("value.damaged", table=self.table.name, reason=reason)
-        self.damaged += page.damaged[: MOST_TOLD - len(self.damaged)]
+        new = [reason for reason in dict.fromkeys(page.damaged) if reason not in self.damaged]
+        self.damaged += new[: MOST_TOLD - len(self.damaged)]
         self.rows += len(page.rows)
         self.bytes += page.size_bytes
         at = self.table.rows.places.get(MODIFIED_ON)

@@ -43,7 +43,7 @@ from d365sync.core.schema import Schema
 from d365sync.errors import FetchXmlError
 from d365sync.mirror.indexes import indexable
 from d365sync.mirror.slices import Adder, GroupSums, KeptGroup, KeptSlices, kept_groups, kept_slices, kept_sums
-from d365sync.mirror.store import Mirror, TableChanges
+from d365sync.mirror.store import Mirror, TableChanges, Unfit
 from d365sync.mirror.sums import Index, group_predicate, indexes_of, predicate_through_parent
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.cuts import (
@@ -51,6 +51,7 @@ from d365sync.sync.cuts import (
     Refreshed,
     by_slice,
     columns_read,
+    concerned_goals,
     goal_spans,
     hidden_column,
     is_answered,
@@ -63,6 +64,7 @@ from d365sync.sync.cuts import (
     strung,
     unusable_value,
     updated,
+    without_goals,
 )
 from d365sync.sync.visibility import Visibility
 
@@ -166,7 +168,7 @@ class Recomputer:
             return [self._cut(connection, one, layouts[layout_key(one.group)]) for one in refreshed]
 
     def _usable(self, groups: Sequence[Group], problems: list[Problem]) -> list[Group]:
-        """Leave out the groups that read a table that may not be read, or a value that was left out of the mirror."""
+        """Leave out groups that read what may not be read, and the goals for which a damaged record may count."""
         unfit, unreadable = self.mirror.unfit(self.tables.values()), self.mirror.unreadable()
         hidden = self._hidden(groups)
         if not unfit and not unreadable and not hidden:
@@ -176,16 +178,26 @@ class Recomputer:
             read = columns_read(group, self.schema)
             closed = sorted(unreadable.keys() & read.keys())
             veiled = [one for one in hidden if one[1] in read.get(one[0], ())]
-            concerned = [one for one in sorted(unfit) if one[1].removeprefix(DAMAGED) in read.get(one[0], ())]
             if closed:
                 problems.extend(not_readable(self.book, group, closed[0], *unreadable[closed[0]]))
             elif veiled:
                 problems.extend(hidden_column(self.book, group, *veiled[0]))
-            elif concerned:
-                problems.extend(unusable_value(self.book, group, concerned[0], unfit[concerned[0]]))
             else:
-                usable.append(group)
+                concerned = self._concerned(group, read, unfit)
+                problems.extend(concerned.values())
+                usable += without_goals(group, concerned)
         return usable
+
+    def _concerned(
+        self, group: Group, read: Mapping[str, Set[str]], unfit: Mapping[tuple[str, str], Sequence[Unfit]]
+    ) -> dict[str, Problem]:
+        """Return, by goal of a group, the first problem with a value it needs and that was left out of the mirror."""
+        found: dict[str, Problem] = {}
+        for column in sorted(unfit):
+            if column[1].removeprefix(DAMAGED) in read.get(column[0], ()):
+                goals = concerned_goals(self.book, group, self.schema, column[0], unfit[column])
+                found = {str(one.goal_id): one for one in unusable_value(self.book, column, goals)} | found
+        return found
 
     def _hidden(self, groups: Sequence[Group]) -> list[tuple[str, str]]:
         """Return the tables and columns that are secured and show no value, among those the groups read.
