@@ -204,18 +204,14 @@ class Recomputer:
 
         Nothing would tell a sum of what may not be seen from a sum of nothing. Assumed: what may not be read is null.
         """
-        asked = {
-            (table, column)
-            for group in groups
-            for table, columns in columns_read(group, self.schema).items()
-            for column in columns
-            if table in self.tables and self._is_secured(table, column)
+        secured = {
+            (name, one.logical_name) for name, table in self.tables.items() for one in table.columns if one.is_secured
         }
+        if not secured:
+            return []
+        reads = [columns_read(group, self.schema) for group in groups]
+        asked = {(table, name) for read in reads for table, names in read.items() for name in names} & secured
         return [one for one in sorted(asked) if not self.mirror.has_values(self.tables[one[0]], one[1])]
-
-    def _is_secured(self, table: str, column: str) -> bool:
-        known = self.schema.table(table).columns.get(column)
-        return known is not None and known.is_secured and column in self.tables[table].rows.places
 
     def _refreshed(
         self,
