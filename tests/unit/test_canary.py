@@ -50,7 +50,7 @@ def test_a_test_that_gives_a_secret_away_fails_without_showing_it(tmp_path: Path
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert set(re.findall(r"^(?:FAILED|ERROR) \S+::test_(\w+)", done.stdout, re.MULTILINE)) == LEAKS.keys()
