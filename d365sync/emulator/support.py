@@ -14,6 +14,7 @@ from d365sync.emulator.bulk import BULK, ELASTIC_ONLY
 from d365sync.emulator.calls import empty_response, finish
 from d365sync.emulator.choices import LIMITS as SETTABLE_LIMITS
 from d365sync.emulator.deep import MAX_DEPTH
+from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.functions import FUNCTIONS
 from d365sync.emulator.metadata.made import MADE
 from d365sync.emulator.metadata.reads import KINDS, KNOWN, RELATIONSHIPS
@@ -99,8 +100,14 @@ def _writes() -> list[str]:
         _more("properties, many-to-many relationships."),
         _bullet("Bulk messages:", _code(BULK) + ", of the tables below and of custom ones;", f"`{ELASTIC_ONLY}` is"),
         _more("refused as on standard tables. `sdkmessages` and `sdkmessagefilters` say which tables have them."),
+        *(_bullet(f"Collections of `{name}`:", _code(facts.collections) + ".") for name, facts in _collecting()),
         _bullet("All of it also in `$batch` and in change sets.\n"),
     ]
+
+
+def _collecting() -> list[tuple[str, TableFacts]]:
+    found = build_catalogue({}, {}).sets
+    return [(name, found[name]) for name in sorted(found) if found[name].collections]
 
 
 def _operations() -> list[str]:

@@ -40,7 +40,6 @@ KEYED = {
             "new_place": ["address1_city", "numberofemployees"],
             "new_territory": ["territoryid"],
         },
-        "collections": {"account_parent_account": ["account", "parentaccountid"]},
     },
     "new_visit": {
         "primary_key": "new_visitid",
@@ -49,7 +48,7 @@ KEYED = {
         "keys": {"new_feekey": ["new_fee"], "new_whenkey": ["new_when"]},
     },
 }
-"""An org folder's schema: accounts with alternate keys and a collection, and a table of its own."""
+"""An org folder's schema: accounts with alternate keys, and a table of its own."""
 
 
 def keyed_folder(folder: Path) -> Path:

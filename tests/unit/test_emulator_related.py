@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,35 @@ def test_a_row_is_made_with_its_related_rows(keyed: Org) -> None:
     assert keyed.get(f"accounts({parent})/primarycontactid?$select=fullname")["fullname"] == "Ada Lee"
     assert keyed.names(f"accounts({parent})/account_parent_account?$orderby=name") == ["One", "Two"]
     assert keyed.names("accounts?$filter=parentaccountid/name eq 'One'") == ["Below"]
+
+
+def test_the_sample_of_the_documents_is_one_request(org: Org) -> None:
+    body = {
+        "name": "Sample Account",
+        "primarycontactid": {"firstname": "John", "lastname": "Smith"},
+        "opportunity_customer_accounts": [{"name": "Opportunity associated to Sample Account"}],
+    }
+    address = org.post("accounts", body).headers["OData-EntityId"]
+    shown = "$select=name&$expand=primarycontactid($select=fullname),opportunity_customer_accounts($select=name)"
+    row = org.get(f"{address}?{shown}")
+    assert row["primarycontactid"]["fullname"] == "John Smith"
+    assert [one["name"] for one in row["opportunity_customer_accounts"]] == ["Opportunity associated to Sample Account"]
+    contact = f"contacts({row['primarycontactid']['contactid']})"
+    assert org.post(f"{address}/contact_customer_accounts/$ref", {"@odata.id": ROOT + contact}).status_code == 204
+    assert references(org, f"{address}/contact_customer_accounts") == {contact}
+    assert org.names(f"{contact}/account_primary_contact") == ["Sample Account"]
+    kept = "$filter=contact_customer_accounts/any(c:c/lastname eq 'Smith')"
+    assert org.names(f"accounts?{kept}") == ["Sample Account"]
+
+
+def test_a_folder_adds_collections_to_those_that_are_shipped(tmp_path: Path) -> None:
+    folder = keyed_folder(tmp_path / "org")
+    added = {"account": {"columns": {}, "collections": {"new_children": ["account", "parentaccountid"]}}}
+    (folder / "schema.json").write_text(json.dumps(added), encoding="utf-8")
+    org = Org(folder=folder)
+    address = org.post("accounts", {"new_children": [{}], "account_parent_account": [{}]}).headers["OData-EntityId"]
+    for name in ("new_children", "account_parent_account"):
+        assert org.call("GET", f"{address}/{name}/$count").text == "2"
 
 
 def test_existing_rows_join_a_collection_when_it_is_made(keyed: Org) -> None:

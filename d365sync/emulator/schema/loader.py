@@ -113,7 +113,9 @@ def _merged(name: str, shipped: TableSpec | None, added: TableSpec) -> TableSpec
         if getattr(added, fact) not in (None, getattr(shipped, fact)):
             raise SchemaError(f"schema.json: {fact} of the shipped table '{name}' cannot change", table=name)
     changes = {key: value for key, value in msgspec.structs.asdict(added).items() if value not in (None, {})}
-    return msgspec.structs.replace(shipped, **{**changes, "columns": {**shipped.columns, **added.columns}})
+    for fact in ("columns", "collections", "keys"):
+        changes[fact] = {**getattr(shipped, fact), **getattr(added, fact)}
+    return msgspec.structs.replace(shipped, **changes)
 
 
 def _check_targets(name: str, specs: Mapping[str, TableSpec]) -> None:
