@@ -35,6 +35,9 @@ def emulator() -> None:
 @click.option("--limit", "limits", multiple=True, metavar="NAME=N", help="Service protection limit; N may be off.")
 @click.option("--no-limits", is_flag=True, help="Protect nothing: no request is answered 429.")
 @click.option("--dop-hint", metavar="N", help="What x-ms-dop-hint advises.")
+@click.option(
+    "--native-rollup/--no-native-rollup", default=None, help="Whether goals are rolled up on schedule; not if frozen."
+)
 @click.option("--json", "as_json", is_flag=True, help="Accepted for uniformity: the answer is JSON anyway.")
 def serve(
     *,
@@ -47,6 +50,7 @@ def serve(
     limits: tuple[str, ...],
     no_limits: bool,
     dop_hint: str | None,
+    native_rollup: bool | None,
     as_json: bool,
 ) -> None:
     """Serve an org folder over TLS until stopped.
@@ -55,6 +59,8 @@ def serve(
     State is in memory unless --state names a file.
     """
     del as_json
+    from dataclasses import replace
+
     from d365sync.emulator import Emulator
     from d365sync.emulator.choices import chosen_settings
     from d365sync.emulator.faults import FaultyApp, read_faults
@@ -65,6 +71,7 @@ def serve(
     injected = read_faults(faults) if faults else ()
     frozen_at = _instant(now)
     settings = chosen_settings(limits, no_limits=no_limits, dop_hint=dop_hint, frozen=frozen_at is not None)
+    settings = replace(settings, native_rollup=native_rollup)
     emulated = Emulator.load(org, now=frozen_at, page_size=page_size, settings=settings)
     if state is not None and state.exists():
         load_state(emulated.store, state)

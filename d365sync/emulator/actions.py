@@ -1,4 +1,4 @@
-"""Actions: closing opportunities, and the native rollup of goals.
+"""Actions: closing opportunities, the native rollup of goals, and those that make a system job.
 
 Source: WinOpportunity and LoseOpportunity actions; Recalculate action.
 
@@ -12,6 +12,7 @@ from typing import Any
 from werkzeug.wrappers import Response
 
 from d365sync.core.values import parse_guid
+from d365sync.emulator.bulkdelete import bulk_delete
 from d365sync.emulator.calls import Call, empty_response
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.native import recalculate
@@ -22,7 +23,8 @@ from d365sync.emulator.wire import WireError, read_value
 
 WON, LOST = 1, 2
 CLOSING = {"WinOpportunity": WON, "LoseOpportunity": LOST}
-ELSEWHERE = ("CloseIncident", "BulkDelete", "WinQuote")
+ELSEWHERE = ("CloseIncident", "WinQuote")
+JOBS = {"BulkDelete": bulk_delete}
 
 
 def unbound_action(call: Call, name: str) -> Response:
@@ -33,6 +35,8 @@ def unbound_action(call: Call, name: str) -> Response:
     """
     if name in CLOSING:
         return _close_opportunity(call, name)
+    if name in JOBS:
+        return JOBS[name](call)
     if name in ELSEWHERE:
         raise not_implemented(f"the action '{name}'")
     raise no_segment(name)

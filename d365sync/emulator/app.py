@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from werkzeug.wrappers import Request, Response
 
 from d365sync.emulator.calls import OPERATIONS, finish, json_response, open_call, refusal_response
+from d365sync.emulator.jobs import run_due_jobs
 from d365sync.emulator.odata.prefer import parse_preferences
 from d365sync.emulator.protection import Protection, Spent
 from d365sync.emulator.refusals import SignInError
@@ -105,9 +106,10 @@ class EmulatorApp:
         return str((self.tokens.claims(authorization) or {}).get("oid") or self.client_id)
 
     def _answered(self, request: Request, spent: Spent) -> Response:
-        """Answer when those before it are answered; note what it took, in a batch by operation."""
+        """Answer after those before it and after due jobs; note what it took, in a batch by operation."""
         clock, request_ms = self.store.clock, self.protection.limits.request_ms
         with self.store.locked:
+            run_due_jobs(self.store)
             began_s = clock.passing_s()
             try:
                 with self.store.transaction():

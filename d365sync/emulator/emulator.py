@@ -15,6 +15,7 @@ import requests
 from d365sync.emulator.app import EmulatorApp
 from d365sync.emulator.clock import Clock
 from d365sync.emulator.inprocess import mounted_session
+from d365sync.emulator.jobs import run_due_jobs
 from d365sync.emulator.orgfolder import load_org
 from d365sync.emulator.server import serving
 from d365sync.emulator.settings import EmulatorSettings
@@ -55,6 +56,11 @@ class Emulator:
         clock = Clock(now)
         known = credentials or Credentials()
         return cls(load_org(Path(path), clock, settings, known.client_id), clock, known)
+
+    def run_jobs(self) -> int:
+        """Run the system jobs that are due, as the next request would, and return how many ran."""
+        with self.store.locked:
+            return run_due_jobs(self.store)
 
     def session(self) -> requests.Session:
         """Return a session whose every ``https://`` request this emulator answers, in process."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 from d365sync.core.schema import ColumnType
@@ -42,16 +42,23 @@ Totals = Mapping[str, Decimal | None]
 """Totals by rollup column; None where nothing took part, in the goal or below it."""
 
 
-def recalculate(store: Store, goal_id: str, settings: EmulatorSettings, now: dt.datetime) -> None:
+def recalculate(
+    store: Store,
+    goal_id: str,
+    settings: EmulatorSettings,
+    now: dt.datetime,
+    leaves: Callable[[Row], bool] = lambda _goal: False,
+) -> None:
     """Roll up the whole tree that contains a goal, at the aware instant ``now``, and change its goal rows.
 
+    A goal that ``leaves`` is true of is left as it is, and its stored values flow into its parent.
     A goal that cannot be rolled up says so in its own columns; the others of the tree are rolled up all the same.
     Source: Roll up goal totals (Recalculate on any goal recomputes its tree).
 
     Raises:
         Refusal: there is no such goal, or the goals above it form a circle.
     """
-    rollup = _Rollup(store, settings, now)
+    rollup = _Rollup(store, settings, now, leaves)
     for goal in reversed(tree(store, _root_id(store, goal_id))):
         rollup.roll_up(goal)
 
@@ -82,7 +89,10 @@ def _root_id(store: Store, goal_id: str) -> str:
 class _Rollup:
     """One rollup of one tree; goals are given to :meth:`roll_up` children first."""
 
-    def __init__(self, store: Store, settings: EmulatorSettings, now: dt.datetime) -> None:
+    def __init__(
+        self, store: Store, settings: EmulatorSettings, now: dt.datetime, leaves: Callable[[Row], bool]
+    ) -> None:
+        self._leaves = leaves
         self._store = store
         self._settings = settings
         self._records = Records(store, settings, now)
@@ -91,6 +101,9 @@ class _Rollup:
 
     def roll_up(self, goal: Row) -> None:
         """Change one goal and hand its totals to its parent."""
+        if self._leaves(goal):
+            self._below[goal.get("parentgoalid")].append(_stored(goal))
+            return
         if goal.get("statecode") == 1 and self._settings.closed_goals is not ClosedGoals.RECOMPUTE:
             keeps = self._settings.closed_goals is ClosedGoals.STORED
             self._below[goal.get("parentgoalid")].append(_stored(goal) if keeps else {})

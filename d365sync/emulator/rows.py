@@ -15,6 +15,7 @@ from d365sync.emulator.checks import check_values, settle_status
 from d365sync.emulator.facts import Ownership, TableFacts
 from d365sync.emulator.goalrules import after_goal_updated, goal_created, goal_updated, replace_in_tree
 from d365sync.emulator.goaltree import tree
+from d365sync.emulator.jobrows import check_job
 from d365sync.emulator.kept import (
     CURRENCY,
     RATE,
@@ -150,6 +151,8 @@ def _own_rules(store: Store, facts: TableFacts, old: Row | None, row: Row, chang
             check_rollup_field(store, old, row)
         case "goalrollupquery":
             check_rollup_query(row)
+        case "asyncoperation":
+            check_job(old, row, changes)
     return {}
 
 

@@ -111,6 +111,8 @@ class EmulatorSettings:
     - ``top_ignored_when_paging``: ``$top`` beside odata.maxpagesize is ignored (else it limits the pages' total)
     - ``delta_covers_from_first_page``: a delta token covers what changed after the first page was read
     - ``expire_change_tracking_days``: used when the organization row has no expirechangetrackingindays
+    - ``native_rollup``: the native rollup of goals runs on its schedule; None: only if the clock is not frozen
+    - ``job_delay_s``: seconds a system job waits at least, beyond the time it is asked for
     - ``rounding``: how ``_base`` amounts, percentages and written money are rounded (a :mod:`decimal` constant)
     - ``guard_percentage``: whether ``percentage`` is among the columns that need isoverride
     - ``keep_percentage``: the platform recomputes ``percentage`` when actual or target is written
@@ -160,6 +162,8 @@ class EmulatorSettings:
     top_ignored_when_paging: bool = True
     delta_covers_from_first_page: bool = True
     expire_change_tracking_days: int = 7
+    native_rollup: bool | None = None
+    job_delay_s: int = 0
     rounding: str = ROUND_HALF_UP
     guard_percentage: bool = False
     keep_percentage: bool = True

@@ -6,16 +6,17 @@ Pure; run as a program it prints the document.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from d365sync.core.fetchxml.operators import OPERATORS as FETCH_OPERATORS
-from d365sync.emulator.actions import CLOSING, ELSEWHERE
+from d365sync.emulator.actions import CLOSING, ELSEWHERE, JOBS
 from d365sync.emulator.bulk import BULK, ELASTIC_ONLY
 from d365sync.emulator.calls import empty_response, finish
 from d365sync.emulator.choices import LIMITS as SETTABLE_LIMITS
 from d365sync.emulator.deep import MAX_DEPTH
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.functions import FUNCTIONS
+from d365sync.emulator.jobs import RUNNERS
 from d365sync.emulator.metadata.made import MADE
 from d365sync.emulator.metadata.reads import KINDS, KNOWN, RELATIONSHIPS
 from d365sync.emulator.odata.apply import DECIMALS, METHODS, TRANSFORMATIONS
@@ -31,6 +32,8 @@ from d365sync.emulator.protection import (
     TOO_MANY_AT_ONCE,
     limit_message,
 )
+from d365sync.emulator.queryexpression import PLAIN
+from d365sync.emulator.queryexpression import UNDONE as NO_QUERY
 from d365sync.emulator.routes import UNDONE as UNDONE_ADDRESSES
 from d365sync.emulator.rowpaths import ADDRESSES
 from d365sync.emulator.schema.loader import build_catalogue
@@ -47,7 +50,7 @@ where it has one, otherwise with HTTP 501 and its name. How to use it: [the emul
 
 def support_document() -> str:
     """Return the document."""
-    parts = (_queries(), _functions(), _writes(), _operations(), _definitions(), _limits(), _tables())
+    parts = (_queries(), _functions(), _writes(), _operations(), _definitions(), _jobs(), _limits(), _tables())
     return "\n".join([_HEAD, *(line for part in parts for line in part)])
 
 
@@ -114,7 +117,7 @@ def _operations() -> list[str]:
     return [
         "## Functions and actions\n",
         f"- Functions: {_code(FUNCTIONS)}.",
-        f"- Actions: {_code([*CLOSING, 'Recalculate', 'CreateEntities', '$batch'])}.",
+        f"- Actions: {_code([*CLOSING, *JOBS, 'Recalculate', 'CreateEntities', '$batch'])}.",
         f"- Not implemented: {_code(ELSEWHERE)}.\n",
     ]
 
@@ -132,6 +135,22 @@ def _definitions() -> list[str]:
         _more(_code(made) + "."),
         _bullet("Not implemented:", _code(UNDONE_ADDRESSES) + ".\n"),
     ]
+
+
+def _jobs() -> list[str]:
+    kinds = {kind: label for kind, label in _operation_types().items() if kind in RUNNERS}
+    return [
+        "## System jobs\n",
+        _bullet("Rows of `asyncoperations`:", ", ".join(f"{label} (`{kind}`)" for kind, label in kinds.items()) + "."),
+        _bullet(
+            "Queries of a bulk deletion: one table, conditions and filters; not implemented:", _code(NO_QUERY) + ";"
+        ),
+        _more("operators", _code(sorted(PLAIN)) + " and the query functions above.\n"),
+    ]
+
+
+def _operation_types() -> Mapping[int, str]:
+    return build_catalogue({}, {}).tables["asyncoperation"].columns["operationtype"].options
 
 
 def _limits() -> list[str]:

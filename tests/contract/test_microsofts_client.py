@@ -7,6 +7,7 @@ is one of azure-core's protocol.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -28,6 +29,7 @@ class Credential:
     """Fetches tokens from the emulator's sign-in."""
 
     def __init__(self, emulator: Emulator, origin: str, ca_bundle: str) -> None:
+        self.emulator = emulator
         self.url = f"{emulator.authority(origin)}/oauth2/v2.0/token"
         self.known = emulator.credentials
         self.ca_bundle = ca_bundle
@@ -75,6 +77,21 @@ def served() -> Iterator[tuple[str, Credential]]:
 def client(served: tuple[str, Credential]) -> Iterator[DataverseClient]:
     with DataverseClient(*served) as found:
         yield found
+
+
+def test_many_rows_are_deleted_by_a_job(served: tuple[str, Credential], client: DataverseClient) -> None:
+    ids = client.records.create("account", [{"name": "one"}, {"name": "two"}])
+    job = client.records.delete("account", ids)
+    assert job is not None
+    assert client.records.retrieve("asyncoperation", job, select=["statecode"])["statecode"] == 1
+    clock = served[1].emulator.clock
+    clock.freeze(dt.datetime.now(dt.UTC))
+    try:
+        row = client.records.retrieve("asyncoperation", job, select=["statuscode", "message"])
+        assert (row["statuscode"], row["message"]) == (30, "2 rows were deleted, 0 were not.")
+        assert [client.records.retrieve("account", one) for one in ids] == [None, None]
+    finally:
+        clock.freeze(NOW)
 
 
 def test_a_row_is_created_read_changed_and_deleted(client: DataverseClient) -> None:

@@ -90,9 +90,11 @@ def test_it_serves_over_tls_on_kept_open_connections_and_stops_when_told() -> No
         assert not folder.exists()
 
 
-def test_limits_are_chosen_when_it_is_served_and_a_wrong_one_is_refused() -> None:
-    with served("--now", "2026-05-01T12:00:00Z", "--limit", "requests=2", "--dop-hint", "9") as emulator:
-        answers = [emulator.call("GET", "WhoAmI") for _ in range(3)]
+def test_limits_and_jobs_are_chosen_when_it_is_served_and_a_wrong_limit_is_refused() -> None:
+    options = ("--limit", "requests=2", "--dop-hint", "9", "--native-rollup")
+    with served("--now", "2026-05-01T12:00:00Z", *options) as emulator:
+        answers = [emulator.call("GET", "asyncoperations?$select=postponeuntil") for _ in range(3)]
+        assert [one["postponeuntil"] for one in answers[0].json()["value"]] == ["2026-05-02T12:00:00Z"]
         assert [one.status_code for one in answers] == [200, 200, 429]
         assert answers[0].headers["x-ms-dop-hint"] == "9"
         assert 295 <= int(answers[2].headers["Retry-After"]) <= 300

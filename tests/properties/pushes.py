@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import random
 import re
@@ -79,7 +80,11 @@ class World:
         self.check()
 
     def native(self) -> None:
-        recalculate(self.emulator.store, GOALS[0], self.emulator.store.settings, self.emulator.clock.now())
+        """Let somebody roll up at once, or let the day pass after which the platform's own job does."""
+        if self.dice.random() < 0.5:
+            recalculate(self.emulator.store, GOALS[0], self.emulator.store.settings, self.emulator.clock.now())
+        else:
+            self.emulator.clock.advance(dt.timedelta(days=1))
 
     def deal(self) -> None:
         money = Decimal(self.dice.randint(0, 10**5)).scaleb(-2)

@@ -8,6 +8,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from d365sync.core.goals.writes import SkipReason
 from d365sync.emulator.inprocess import mounted_session
 from d365sync.errors import D365SyncError
 from tests.effort import examples
-from tests.emulated import NOW, configuration
+from tests.emulated import configuration
 from tests.integration.test_line import load
 from tests.properties.pushes import FATES, OWN, Careless, Killed, OverwrittenError, Wild, World
 from tests.scripted import VirtualTimer
@@ -39,7 +40,7 @@ def line(world: World, app: WSGIApplication, folder: Path, mode: str) -> Iterato
         world.emulator, folder, writeback=writeback, dataverse=remote, rollup={"double_counting": "off"}
     )
     options = {"line_options": {"on_plan": lambda _plan: world.planned()}, "timer": VirtualTimer()}
-    with opened(config, clock=lambda: NOW, environ={}, session=mounted_session(app), **options) as one:
+    with opened(config, clock=world.emulator.clock.now, environ={}, session=mounted_session(app), **options) as one:
         yield one
 
 
@@ -49,7 +50,9 @@ def live(seed: int, folder: Path, mutate: Callable[[WSGIApplication], WSGIApplic
     (folder / "org").mkdir()
     (folder / "org" / "schema.json").write_text(json.dumps({"goal": {"columns": {OWN: "money"}}}))
     fates = ("well", *dice.sample(FATES, 2)) if dice.random() < 0.6 else ()
-    world = World(load(folder), dice, fates)
+    emulator = load(folder)
+    emulator.store.settings = replace(emulator.store.settings, native_rollup=True)
+    world = World(emulator, dice, fates)
     wild = Wild(world)
     app = mutate(wild)
     for _ in range(dice.randint(1, 4)):
