@@ -16,7 +16,7 @@ from dataclasses import replace
 from d365sync.dataverse.decoding import PageDecoder, StoredPage, links_of
 from d365sync.dataverse.gate import check_stopped
 
-MOST_BYTES = 48 * 1024 * 1024
+MOST_BYTES = 40 * 1024 * 1024
 """Bytes of pages, fetched or on their way, beyond which no further one is asked for."""
 GLANCE_S = 0.2
 
@@ -73,10 +73,10 @@ class FetchedPage:
 
     def __init__(self, decoder: PageDecoder, body: bytes, ahead: Lookahead | None = None) -> None:
         self.body = body
-        links = links_of(body)
-        self.next_link, self.delta_link = links.next or None, links.delta or None
         self._decoder = decoder
         self._ahead = ahead
+        links = links_of(body)
+        self.next_link, self.delta_link = links.next or None, links.delta or None
 
     def followed_by(self, next_link: str) -> FetchedPage:
         """Return the page with another next link; this one is empty then."""

@@ -34,6 +34,9 @@ Respell: TypeAlias = Callable[[Values], Sequence[Stored]]
 DELETED = "/$deletedEntity"
 NUL = b"\\u0000"
 """How a character that no database takes is spelled."""
+ROWS_START, ROWS_END = b'"value":[', b'],"@odata.'
+LINKS_WITHIN = 4096
+"""Bytes at either end of a page in which its own properties are looked for before all of it is gone through."""
 ROWS_AT_ONCE = 1000
 """Rows whose columns are respelled together: few passes, and they stay in the processor's cache."""
 WIDEST = 18
@@ -72,6 +75,9 @@ _links = msgspec.json.Decoder(Links)
 
 def links_of(body: bytes) -> Links:
     """Return the links of a page without decoding its rows; none also when it is no page, as decoding will tell."""
+    found = _links_at_end(body)
+    if found is not None:
+        return found
     try:
         return _links.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -82,6 +88,22 @@ def links_of(body: bytes) -> Links:
         return Links()
     links = [found.get(name) for name in Links.__struct_encode_fields__] if isinstance(found, dict) else []
     return Links(*(one if isinstance(one, str) else None for one in links))
+
+
+def _links_at_end(body: bytes) -> Links | None:
+    """Return the links that stand after the rows, where they usually do; None when that cannot be told.
+
+    What is searched for can be no part of a string, in which quotation marks are escaped. If all from there on closes
+    one object more than it opens, that object is the page. Names before the rows are looked through for further links.
+    """
+    end = body.rfind(ROWS_END, -LINKS_WITHIN)
+    start = body.find(ROWS_START, 0, LINKS_WITHIN)
+    if end < 0 or start < 0 or b"Link" in body[:start]:
+        return None
+    try:
+        return _links.decode(b"{" + body[end + 2 :])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 class _UnusualError(Exception):
@@ -217,9 +239,17 @@ def _respell(column: Column, shape: RowShape) -> Respell:
     return respells.get(column.type, _whole)
 
 
-def _only(values: Values, *types: type) -> None:
-    if not set(map(type, values)) <= {NoneType, *types}:
+def _only(values: Values, *types: type) -> set[type]:
+    """Return the types of values, which must be among these or None."""
+    found = set(map(type, values))
+    if not found <= {NoneType, *types}:
         raise _UnusualError
+    return found
+
+
+def _present(values: Values, *types: type) -> Values:
+    """Return the values that are there, which must be of these types."""
+    return [one for one in values if one is not None] if NoneType in _only(values, *types) else values
 
 
 def _text(values: Values) -> Sequence[Stored]:
@@ -228,8 +258,7 @@ def _text(values: Values) -> Sequence[Stored]:
 
 
 def _whole(values: Values) -> Sequence[Stored]:
-    _only(values, int)
-    present = [one for one in values if one is not None]
+    present = _present(values, int)
     if present and not -INT64_MAX <= min(present) <= max(present) <= INT64_MAX:
         raise _UnusualError
     return values
@@ -259,13 +288,13 @@ def _scaled(places: int) -> Respell:
     ending = b"." + b"0" * places + b","
 
     def respell(values: Values) -> Sequence[Stored]:
-        _only(values, int, bytes)
-        present = [one for one in values if one is not None]
-        if int not in set(map(type, present)):
+        types = _only(values, int, bytes)
+        if int not in types:
+            present = [one for one in values if one is not None] if NoneType in types else values
             text = b",".join(present) + b","
             if (
                 text.translate(_ALL_ZEROS).count(ending) == len(present)
-                and len(max(present, key=len, default=b"")) <= WIDEST + 1
+                and max(map(len, present), default=0) <= WIDEST + 1
             ):
                 return _between_nothing(values, _without_points(text))
         return [None if one is None else _whole_number(one, places) for one in values]
@@ -310,7 +339,7 @@ def _choices(values: Values) -> Sequence[Stored]:
 
 
 def _guid_column(values: Values) -> Sequence[Stored]:
-    _guids([one for one in values if one is not None])
+    _guids(_present(values, str))
     return values
 
 
@@ -326,7 +355,7 @@ def _guids(present: Sequence[Any]) -> Sequence[str]:
 
 
 def _instants(values: Values) -> Sequence[Stored]:
-    present = [one for one in values if one is not None]
+    present = _present(values, str)
     text = _joined(present, 21)
     count = len(present)
     if any(text[at::21] != mark * count for at, mark in ((10, "T"), (13, ":"), (16, ":"), (19, "Z"))):
@@ -342,7 +371,7 @@ def _instants(values: Values) -> Sequence[Stored]:
 
 
 def _dates(values: Values) -> Sequence[Stored]:
-    present = [one for one in values if one is not None]
+    present = _present(values, str)
     _joined(present, 11)
     _check_days(set(present))
     return values
@@ -358,9 +387,9 @@ def _check_days(days: set[str]) -> None:
 def _joined(present: Sequence[Any], width: int) -> str:
     """Return all texts one after the other, each ended by a line feed and together ``width`` long.
 
-    A text of another length would move all that follow, and be seen by the marks that stand elsewhere then.
+    A text of another length would move all that follow, and be seen by the marks that stand elsewhere then. What is no
+    text cannot be joined.
     """
-    _only(present, str)
     if not present:
         return ""
     text = "\n".join(present) + "\n"

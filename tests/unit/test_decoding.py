@@ -207,3 +207,24 @@ def test_a_page_of_many_rows_is_the_same_both_ways() -> None:
     other = DECODER.read_row_by_row(page)
     assert (list(found.rows), found.next_link) == (list(other.rows), other.next_link)
     assert len(found.rows) == len(rows)
+
+
+SLY = st.sampled_from(['],"@odata.nextLink":"evil"}', '"value":[', "plain", "]", "Link", "x" * 5000])
+
+
+@given(
+    before=st.dictionaries(st.sampled_from(["@odata.context", "@odata.nextLink", "x", "@odata.deltaLink"]), SLY),
+    after=st.dictionaries(st.sampled_from(["@odata.nextLink", "@odata.deltaLink", "@odata.count", "x"]), SLY),
+    rows=st.lists(st.fixed_dictionaries({"name": SLY, "@odata.etag": SLY, "list": st.lists(SLY, max_size=2)})),
+    separators=st.sampled_from([(",", ":"), (", ", ": ")]),
+)
+@settings(max_examples=examples(100))
+def test_links_are_found_wherever_they_stand(
+    before: dict[str, str], after: dict[str, str], rows: list[Any], separators: tuple[str, str]
+) -> None:
+    page = {**before, "value": rows, **after}
+    document = json.dumps(page, separators=separators)
+    ordered = json.dumps({"value": rows, **after, **before}, separators=separators)
+    for text in (document, ordered):
+        found, whole = links_of(text.encode()), json.loads(text)
+        assert (found.next, found.delta) == (whole.get("@odata.nextLink"), whole.get("@odata.deltaLink"))
