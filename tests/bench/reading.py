@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,28 +88,21 @@ class Read:
     money: int | None = None
 
 
-def ours(url: str, ca_file: str, partitions: int = 1) -> tuple[int, int | None]:
+def ours(url: str, ca_file: str, file: Path, partitions: int = 1) -> None:
     """Pull the table into a mirror, as the first cycle does."""
     wanted = frozenset(column.logical_name for column in columns())
     mirrored = MirrorTable(replace(table(), change_tracking=True), wanted)
-    with tempfile.TemporaryDirectory() as folder:
-        mirror = Mirror.open(f"sqlite:///{folder}/mirror.db")
-        client = DataverseClient(make_session(ca_file), url, Token(), retry=RetryPolicy(budget_s=60))
-        if partitions > 1:
-            other = MirrorTable(replace(table(), logical_name="other"), frozenset())
-            mirror.ensure(other)
-            mirror.apply(other, [], last=Position(NOW, delta_link=f"{url}{LIST}?$deltatoken=1"))
-        rules = PullSection(partitions=partitions)
-        (pull,) = Puller(client, mirror, rules, NOW).pull([mirrored])
-        with mirror.connection() as connection:
-            money = connection.exec_driver_sql("SELECT SUM(estimatedvalue % 1000003) FROM opportunity").scalar()
-        rows = mirror.count("opportunity")
-        mirror.close()
-    assert pull.rows >= rows
-    return rows, int(money or 0)
+    mirror = Mirror.open(f"sqlite:///{file}")
+    client = DataverseClient(make_session(ca_file), url, Token(), retry=RetryPolicy(budget_s=60))
+    if partitions > 1:
+        other = MirrorTable(replace(table(), logical_name="other"), frozenset())
+        mirror.ensure(other)
+        mirror.apply(other, [], last=Position(NOW, delta_link=f"{url}{LIST}?$deltatoken=1"))
+    Puller(client, mirror, PullSection(partitions=partitions), NOW).pull([mirrored])
+    mirror.close()
 
 
-def bare(url: str, ca_file: str) -> tuple[int, int | None]:
+def bare(url: str, ca_file: str, file: Path) -> None:
     """Read the same with a loop: requests, an exact decode, an append to SQLite, the index after.
 
     Amounts stay the text that they came as: the least that is exact. Nothing is checked, folded or respelled.
@@ -122,40 +116,44 @@ def bare(url: str, ca_file: str) -> tuple[int, int | None]:
         rename={"next": "@odata.nextLink"},
     )
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(page_type, float_hook=str)
-    with tempfile.TemporaryDirectory() as folder, requests.Session() as session:
-        connection = sqlite3.connect(f"{folder}/bare.db")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"CREATE TABLE opportunity ({', '.join(one.logical_name for one in asked)})")
-        insert = f"INSERT INTO opportunity VALUES ({', '.join('?' * len(asked))})"
-        link = f"{url}{LIST}?$select={','.join(names.values())}"
-        pages = 0
+    connection = sqlite3.connect(file)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"CREATE TABLE opportunity ({', '.join(one.logical_name for one in asked)})")
+    insert = f"INSERT INTO opportunity VALUES ({', '.join('?' * len(asked))})"
+    link = f"{url}{LIST}?$select={','.join(names.values())}"
+    with requests.Session() as session:
         while link:
             page = decoder.decode(session.get(link, verify=ca_file, timeout=60).content)
             connection.executemany(insert, map(msgspec.structs.astuple, page.value))
-            pages += 1
-            if pages % 4 == 0:
-                connection.commit()
+            connection.commit()
             link = page.next
-        connection.execute("CREATE UNIQUE INDEX key ON opportunity (opportunityid)")
-        connection.commit()
-        money = "SUM(CAST(REPLACE(estimatedvalue, '.', '') AS INTEGER) % 1000003)"
-        found = connection.execute(f"SELECT COUNT(*), {money} FROM opportunity").fetchone()
-        connection.close()
-    return int(found[0]), int(found[1])
+    connection.execute("CREATE UNIQUE INDEX key ON opportunity (opportunityid)")
+    connection.commit()
+    connection.close()
 
 
-def sdk(url: str, _ca_file: str) -> tuple[int, int | None]:
+def _stored(file: Path) -> tuple[int, int | None]:
+    """Return how many rows were stored, and a checksum of their money; none where rows are only listed."""
+    if not file.exists():
+        return 0, None
+    money = "SUM(CAST(REPLACE(estimatedvalue, '.', '') AS INTEGER) % 1000003)"
+    with closing(sqlite3.connect(file)) as connection:
+        rows, sum_ = connection.execute(f"SELECT COUNT(*), {money} FROM opportunity").fetchone()
+    return int(rows), int(sum_)
+
+
+def sdk(url: str, _ca_file: str, _file: Path) -> int:
     """List with Microsoft's client."""
     from PowerPlatform.Dataverse.client import DataverseClient as Theirs  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     selected = [column.property_name for column in columns()]
     with Theirs(url, Token()) as client:
         pages = client.records.list_pages("opportunity", select=selected, page_size=5000)
-        return sum(len(page) for page in pages), None
+        return sum(len(page) for page in pages)
 
 
-def sdk_async(url: str, _ca_file: str) -> tuple[int, int | None]:
+def sdk_async(url: str, _ca_file: str, _file: Path) -> int:
     """List with Microsoft's async client."""
     from PowerPlatform.Dataverse.aio.async_client import AsyncDataverseClient  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
@@ -168,12 +166,12 @@ def sdk_async(url: str, _ca_file: str) -> tuple[int, int | None]:
                 rows += len(page)
         return rows
 
-    return asyncio.run(listed()), None
+    return asyncio.run(listed())
 
 
-WAYS: Mapping[str, Callable[[str, str], tuple[int, int | None]]] = {
+WAYS: Mapping[str, Callable[[str, str, Path], int | None]] = {
     "pull and store": ours,
-    "pull and store by ranges": lambda url, ca_file: ours(url, ca_file, RANGES),
+    "pull and store by ranges": lambda url, ca_file, file: ours(url, ca_file, file, RANGES),
     "the bare loop": bare,
     "Microsoft's client, listing": sdk,
     "Microsoft's async client, listing": sdk_async,
@@ -263,10 +261,14 @@ def _line(part: str, title: str, found: Mapping[str, Read], ours: str, other: st
 
 def _here(way: str, url: str, ca_file: str) -> Read:
     columns()
-    started = time.perf_counter()
-    with uncollected():
-        rows, money = WAYS[way](url, ca_file)
-    return Read(time.perf_counter() - started, rows, peak_mib(), money)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.db"
+        started = time.perf_counter()
+        with uncollected():
+            listed = WAYS[way](url, ca_file, file)
+        taken, peak = time.perf_counter() - started, peak_mib()
+        rows, money = _stored(file)
+    return Read(taken, listed or rows, peak, money)
 
 
 def main() -> None:
