@@ -26,7 +26,7 @@ QUESTIONS = {
     "client_id": "Application (client) id",
     "client_secret": "Where the client secret is (env:NAME or file:PATH)",
     "time_zone": "Time zone of goal days (IANA)",
-    "mode": "Write results to the goals? (plan: only show, override: write)",
+    "mode": "Write results to the goals? (plan: only show, override: write, recalculate: have Dataverse do it)",
 }
 
 
@@ -50,7 +50,7 @@ QUESTIONS = {
 @click.option("--ca-bundle", default="", help="Further trust anchors (PEM).")
 @click.option("--mirror", default="", help="Database URL of the mirror.")
 @click.option("--journal", default="", help="Database URL of the journal.")
-@click.option("--mode", default="", help="plan or override.")
+@click.option("--mode", default="", help="plan, override or recalculate; columns needs the columns, in the file.")
 @click.option("--time-zone", default="", help="IANA zone in which goal days begin and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj

@@ -90,7 +90,8 @@ class _Step:
     """One goal on its way: what to write, the goal it was planned from, what may be ours in it, how often it was sent.
 
     ``number`` is that of its last write in the journal. ``open`` are the numbers of earlier sendings of the same write
-    whose outcome is unknown: they may still arrive, as long as the goal keeps its etag.
+    whose outcome is unknown: they may still arrive, as long as the goal keeps its etag. ``lost`` says so of the
+    last one: of a part that was answered, with whatever failure, nothing is on its way any more.
     """
 
     write: GoalWrite
@@ -100,6 +101,7 @@ class _Step:
     throttled: int = 0
     number: int = 0
     open: tuple[int, ...] = ()
+    lost: bool = False
 
 
 @dataclass(slots=True)
@@ -186,15 +188,15 @@ class Pusher:
 
         intents = [_intent(step) for step in steps]
         for step, number in zip(steps, self.journal.intend(self.run_id, intents, self.clock()), strict=True):
-            step.number = number
+            step.number, step.lost = number, False
         changes = [RowChange(s.goal.id, write_body(s.write, self.clock()), s.write.etag) for s in steps]
         try:
             return change_rows(self.client, self.goals.table, changes, self.goals.column_names)
         except ProtocolError as error:
-            return [RetryableError(str(error))] * len(steps)
+            return _all_lost(steps, RetryableError(str(error)))
         except RemoteError as error:
             if isinstance(error, RetryableError) and error.status != THROTTLED:
-                return [error] * len(steps)
+                return _all_lost(steps, error)
             self.journal.done([Ending(s.number, WriteOutcome.FAILED, message=str(error)) for s in steps], self.clock())
             raise
 
@@ -290,12 +292,21 @@ def _refused(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed)
 
 def _send_again(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
     """Send a write again that may still arrive: the goal is as it was, so one of the sendings holds, and only one."""
+    numbers = (*step.open, step.number) if step.lost else step.open
+    if not step.lost:
+        settled.endings.append(Ending(step.number, WriteOutcome.FAILED, message=str(error)))
     if step.attempts + 1 < ATTEMPTS:
-        numbers = (*step.open, step.number)
         settled.again.append(_Step(step.write, step.goal, step.ours, step.attempts + 1, step.throttled, open=numbers))
     else:
         tail = f"could not be written ({error}); the next sync looks at it again"
         pushed.failures.append(_skip(step.goal, SkipReason.PROBLEM, tail))
+
+
+def _all_lost(steps: Sequence[_Step], error: RetryableError) -> Sequence[Outcome]:
+    """Return the outcome of a batch of which nothing is known."""
+    for step in steps:
+        step.lost = True
+    return [error] * len(steps)
 
 
 def _unreadable(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
