@@ -13,7 +13,7 @@ from d365sync.cli.output import console, print_json
 
 if TYPE_CHECKING:
     from d365sync.cli.context import Settings
-    from d365sync.sync.doctor import Check
+    from d365sync.sync.check import Check
 
 STYLES = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
 
@@ -23,13 +23,15 @@ STYLES = {"OK": "green", "WARN": "yellow", "FAIL": "bold red"}
 @click.pass_obj
 def doctor(settings: Settings, *, as_json: bool) -> int:
     """Check reach, sign-in, tables, columns, write access, change tracking and clocks. Changes nothing."""
-    from d365sync.app import make_client
-    from d365sync.sync.doctor import Verdict, examine
+    from d365sync.app import certificate_of, make_client
+    from d365sync.sync.check import Verdict
+    from d365sync.sync.doctor import examine
 
     config = settings.load()
     client = make_client(config, environ=settings.environ, say=settings.say)
+    until = certificate_of(config, settings.environ).expires_at if config.dataverse.auth == "certificate" else None
     checks: list[Check] = []
-    for check in examine(config, client, settings.clock):
+    for check in examine(config, client, settings.clock, certificate_until=until):
         checks.append(check)
         if not as_json:
             _print(check)

@@ -40,6 +40,7 @@ from d365sync.dataverse.wire import (
     encode_body,
     read_page,
     select_clause,
+    tenant_named,
 )
 from d365sync.errors import ProtocolError, RejectedError, RetryableError
 
@@ -107,12 +108,39 @@ class DataverseClient:
             RemoteError: as every call of this class.
         """
         answer = self._send("GET", f"{self.api_root}/WhoAmI", headers=_acting_for(on_behalf_of))
-        date = answer.headers.get("Date")
-        try:
-            server_now = parsedate_to_datetime(date) if date else None
-        except ValueError:
-            server_now = None
-        return decode_object(answer.body), server_now
+        return decode_object(answer.body), _date_of(answer.headers)
+
+    def sign_in(self) -> None:
+        """Get an access token; Dataverse is asked nothing.
+
+        Raises:
+            AuthError, RetryableError: as when a request needs one.
+        """
+        self.transport.sign_in()
+
+    def greet(self) -> tuple[str, dt.datetime | None]:
+        """Ask once, without a token, and return what any answer tells: the tenant, and the server's clock.
+
+        The tenant is in lower case, empty when it is not told; the clock None then.
+
+        Raises:
+            RemoteError: no answer.
+        """
+        headers = self.transport.greet()
+        return tenant_named(headers.get("WWW-Authenticate", "")), _date_of(headers)
+
+    def privileges_of(self, user_id: str) -> Mapping[str, str]:
+        """Return the depths of a user's privileges (``Basic`` to ``Global``), by their names in lower case.
+
+        Source: RetrieveUserPrivileges function (RolePrivileges of PrivilegeName and Depth).
+
+        Raises:
+            RemoteError: they cannot be asked for.
+        """
+        answer = self.get(f"systemusers({user_id})/{ACTION_NAMESPACE}.RetrieveUserPrivileges()")
+        listed = decode_object(answer.body).get("RolePrivileges")
+        entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        return {str(one.get("PrivilegeName")).lower(): str(one.get("Depth")) for one in entries}
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
         """GET a path below the API root.
@@ -401,3 +429,11 @@ def _acting_for(object_id: str) -> Mapping[str, str]:
 def name_lookups() -> str:
     """Return the preference that makes polymorphic lookups name their table."""
     return f'odata.include-annotations="{LOOKUP_LOGICAL_NAME}"'
+
+
+def _date_of(headers: Mapping[str, str]) -> dt.datetime | None:
+    """Return the server's clock as an answer tells it, None when it does not."""
+    try:
+        return parsedate_to_datetime(headers.get("Date", ""))
+    except ValueError:
+        return None

@@ -149,6 +149,29 @@ class Transport:
         in_parts = expects == MULTIPART and not repeatable
         return self._persist(_Call(prepared, what, expects, operations, repeatable, give_up_at, in_parts))
 
+    def sign_in(self) -> None:
+        """Get an access token, sending Dataverse nothing.
+
+        Raises:
+            AuthError, RetryableError: as when a request needs one.
+        """
+        self._tokens.token()
+
+    def greet(self) -> Mapping[str, str]:
+        """Ask once, without a token and without repeating it, and return the headers of whatever is answered.
+
+        Raises:
+            RemoteError: no answer.
+        """
+        prepared = requests.Request("GET", f"{self.api_root}/WhoAmI", headers=HEADERS).prepare()
+        try:
+            answer = self._exchange(prepared)
+        except requests.RequestException as error:
+            raise no_answer(f"no answer from {self.api_root.split('/')[2]}", error) from None
+        answer.close()
+        self.usage.add(f"GET {answer.status_code}", requests=1)
+        return CaseInsensitiveDict(answer.headers)
+
     def ask_patience(self, error: RetryableError, attempt: int = 1) -> float:
         """Shut the gate for everybody as a 429 (or 503) asks, also one within a batch; return the seconds from now."""
         wait_s = self._retry.wait_s(error, attempt)

@@ -47,6 +47,7 @@ ACT_ON_BEHALF_HINT = (
 )
 """Source: Impersonate another user (direct assignment required)."""
 
+_TENANT = re.compile(r"authorization_uri=\"?https://[^/\s]+/([0-9a-fA-F-]{36})/")
 _UNPRINTED = re.compile(r"[\x00-\x1f\x7f]")
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -259,6 +260,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, (asked - sent).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def tenant_named(challenge: str) -> str:
+    """Return the tenant that a ``WWW-Authenticate`` header names, in lower case; empty when it names none.
+
+    Source: public captures of the challenge (``authorization_uri=https://HOST/TENANT/oauth2/authorize``).
+    """
+    found = _TENANT.search(challenge)
+    return found[1].lower() if found else ""
 
 
 def request_id(headers: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Unbound functions: who asks, which version and organization answers, and how many rows there are.
+"""Functions: who asks and with which privileges, which version and organization answers, how many rows there are.
 
 Source: Use Web API functions; Count rows (RetrieveTotalRecordCount). Assumed: the JSON of RetrieveVersion and
 RetrieveCurrentOrganization beyond the names of their properties; the count is the present one, not a snapshot.
@@ -15,6 +15,7 @@ from typing import Any
 from werkzeug.wrappers import Response
 
 from d365sync.emulator.calls import Call, json_response
+from d365sync.emulator.privileges import access_of_principal
 from d365sync.emulator.refuse import bad_uri, invalid
 from d365sync.emulator.wire import WireError, decode_json
 
@@ -27,6 +28,18 @@ def call_function(call: Call, name: str, key: str | None) -> Response:
     answer = FUNCTIONS[name](call, _parameters(call, key or ""))
     context = f"{call.root}$metadata#Microsoft.Dynamics.CRM.{name}Response"
     return json_response({"@odata.context": context, **answer})
+
+
+def user_privileges(call: Call, user_id: str) -> Response:
+    """Answer RetrieveUserPrivileges of a user; where there are no roles at all, nothing is told.
+
+    Source: RetrieveUserPrivileges function (RolePrivileges of PrivilegeName and Depth).
+    """
+    call.need("Read", call.store.catalogue.tables["systemuser"])
+    held = access_of_principal(call.store, user_id).held()
+    privileges = [{"PrivilegeName": name, "Depth": depth.name.title()} for name, depth in held.items()]
+    context = f"{call.root}$metadata#Microsoft.Dynamics.CRM.RetrieveUserPrivilegesResponse"
+    return json_response({"@odata.context": context, "RolePrivileges": privileges})
 
 
 def _parameters(call: Call, text: str) -> dict[str, str]:
@@ -95,3 +108,8 @@ FUNCTIONS: Mapping[str, Callable[[Call, Mapping[str, str]], dict[str, Any]]] = {
     "RetrieveTotalRecordCount": _total_record_count,
 }
 """Every unbound function that is answered, by name."""
+
+BOUND_FUNCTIONS: Mapping[tuple[str, str], Callable[[Call, str], Response]] = {
+    ("systemuser", "RetrieveUserPrivileges"): user_privileges,
+}
+"""Every function of a row that is answered, by table and name."""

@@ -90,6 +90,14 @@ class Rights:
         ids = {one.role["roleid"] for one in self._roles}
         return len(ids), sum(row.get("roleid") in ids for row in self._store.rows("roleprivileges").values())
 
+    def held(self) -> dict[str, Depth]:
+        """Return every privilege the principal has from a role, with its greatest depth."""
+        names = [str(row.get("name")) for row in self._store.rows("privilege").values()]
+        depths = {
+            name: max((one.depth for one in self._grants(name, self._roles)), default=Depth.NONE) for name in names
+        }
+        return {name: depth for name, depth in depths.items() if depth is not Depth.NONE}
+
     def depth(self, verb: str, facts: TableFacts) -> Depth:
         """Return the greatest depth of ``prv<verb><table>``."""
         grants = self._grants(f"prv{verb}{facts.privilege}", self._roles)
@@ -177,6 +185,10 @@ class Access:
     def lacking(self, privilege: str) -> Rights | None:
         """Return the first who lacks a privilege, None when all have it."""
         return next((one for one in self.parties if not one.holds(privilege)), None)
+
+    def held(self) -> dict[str, Depth]:
+        """Return the privileges of the first principal, none where nobody is restricted."""
+        return self.parties[0].held() if self.parties else {}
 
     def short_of_global(self, verb: str, facts: TableFacts) -> Rights | None:
         """Return the first whose privilege on a table does not reach the whole organization, None when all do."""

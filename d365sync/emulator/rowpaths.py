@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 from d365sync.emulator.actions import bound_action
 from d365sync.emulator.calls import Call
 from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.functions import BOUND_FUNCTIONS
 from d365sync.emulator.keys import RowKey
 from d365sync.emulator.properties import clear_property, put_property, read_bare, read_property
 from d365sync.emulator.reads import count_members, read_members
@@ -57,6 +58,9 @@ def below_row(call: Call, key: RowKey, rest: Sequence[Segment]) -> Answers:
     """
     facts, (name, inside) = key.facts, rest[0]
     after = [segment for segment, _ in rest[1:]]
+    function = BOUND_FUNCTIONS.get((facts.name, name.removeprefix(BOUND))) if name.startswith(BOUND) else None
+    if function is not None and not after and not inside:
+        return {"GET": lambda: function(call, _row_id(call, key))}
     if name.startswith(BOUND) and not after and not inside:
         return {"POST": lambda: bound_action(call, facts, _row_id(call, key), name.removeprefix(BOUND))}
     found: Answers | None = None

@@ -15,7 +15,7 @@ from d365sync.emulator.calls import empty_response, finish
 from d365sync.emulator.choices import LIMITS as SETTABLE_LIMITS
 from d365sync.emulator.deep import MAX_DEPTH
 from d365sync.emulator.facts import TableFacts
-from d365sync.emulator.functions import FUNCTIONS
+from d365sync.emulator.functions import BOUND_FUNCTIONS, FUNCTIONS
 from d365sync.emulator.jobs import RUNNERS
 from d365sync.emulator.metadata.made import MADE
 from d365sync.emulator.metadata.reads import KINDS, KNOWN, RELATIONSHIPS
@@ -117,6 +117,7 @@ def _operations() -> list[str]:
     return [
         "## Functions and actions\n",
         f"- Functions: {_code(FUNCTIONS)}.",
+        f"- Functions of a row: {_code(f'{table}: {name}' for table, name in BOUND_FUNCTIONS)}.",
         f"- Actions: {_code([*CLOSING, *JOBS, 'Recalculate', 'CreateEntities', '$batch'])}.",
         f"- Not implemented: {_code(ELSEWHERE)}.\n",
     ]

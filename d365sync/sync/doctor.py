@@ -9,112 +9,111 @@ IO: HTTP.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator
 
-from d365sync.config import Config, is_literal_secret
+from d365sync.config import Config
 from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.book import BOOK_COLUMNS, build_book
-from d365sync.core.goals.callers import CALLER_TABLES
 from d365sync.core.goals.goal import Goal, GoalBook
-from d365sync.core.goals.needs import columns_needed, goals_to_compute, tables_named
-from d365sync.core.goals.participation import group_goals
+from d365sync.core.goals.needs import goals_to_compute
 from d365sync.core.period import is_midnight
-from d365sync.core.schema import Schema, Table
-from d365sync.core.values import Row
+from d365sync.core.schema import Table
 from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.metadata import read_schema
 from d365sync.errors import AuthError, ConflictError, D365SyncError, RejectedError
+from d365sync.sync.access import Held, excess, lacking, shallow
+from d365sync.sync.check import Check, Stop, Verdict, ask, failure
+from d365sync.sync.kept import certificate_lasts, secrets_kept
 from d365sync.sync.modes import COLUMNS, faults_of
+from d365sync.sync.readable import goal_rows, goal_tables, read_all, sources
 from d365sync.sync.visibility import DISABLED, OBJECT_ID
 
-T = TypeVar("T")
-SKEW_WARN_S = 60
+SKEW_WARN_S = 120
 SKEW_FAIL_S = 300
+"""Assumed: a clock that is wrong by more is not forgiven where times of signatures are checked."""
+REFUSED = 401
+PRIVILEGE_TO_WRITE = "prvWriteGoal"
 NEVER_AN_ETAG = 'W/"0"'
 
 
-class Verdict(StrEnum):
-    """How a check ended."""
+def examine(
+    config: Config,
+    client: DataverseClient,
+    now: Callable[[], dt.datetime],
+    *,
+    certificate_until: dt.datetime | None = None,
+) -> Iterator[Check]:
+    """Yield the checks as they are made, most basic first; ends at the first that the rest depend on.
 
-    OK = "OK"
-    WARN = "WARN"
-    FAIL = "FAIL"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the report; ``exit_code`` is what a FAIL makes the command exit with."""
-
-    name: str
-    verdict: Verdict
-    found: str
-    mend: str = ""
-    exit_code: int = 0
-
-
-class _Stop(Exception):  # noqa: N818 - ends the report, carries its last line
-    def __init__(self, check: Check) -> None:
-        super().__init__(check.name)
-        self.check = check
-
-
-def examine(config: Config, client: DataverseClient, now: Callable[[], dt.datetime]) -> Iterator[Check]:
-    """Yield the checks as they are made, most basic first; ends at the first that the rest depend on."""
-    yield from _configuration(config)
+    ``certificate_until`` is the end of the certificate that signs in, None without one.
+    """
+    yield Check("configuration", Verdict.OK, f"{config.path or 'environment'}, mode {config.writeback.mode}")
+    yield from secrets_kept(config)
+    if certificate_until is not None:
+        yield certificate_lasts(certificate_until, now())
     try:
-        yield from _identity(client, now)
-        schema = _ask("tables that define goals", lambda: read_schema(client, BOOK_COLUMNS))
-        yield from _goal_tables(schema)
-        rows = {}
-        for name, columns in BOOK_COLUMNS.items():
-            table = schema.table(name)
-            known = [column for column in columns if column in table.columns]
-            rows[name] = _ask(f"read {name}", lambda table=table, known=known: _read_all(client, table, known))  # type: ignore[misc]
-            yield Check(f"read {name}", Verdict.OK, f"{counted(len(rows[name]), 'row')}{_tracking(table)}")
+        tenant = yield from _reach(client, now)
+        user_id = yield from _identity(config, client, tenant)
+        held = _held(client, user_id)
+        schema = ask("tables that define goals", lambda: read_schema(client, BOOK_COLUMNS))
+        yield from goal_tables(schema)
+        rows = yield from goal_rows(client, schema, held)
         yield from _own_columns(config, schema.table("goal"))
         book = build_book(rows, config.rollup.zone, config.reading)
-        yield from _sources(client, book, schema)
+        yield from sources(client, book, schema, held)
         yield from _impersonation(config, client, schema.table("systemuser"), book)
         yield from _bounds(book, config)
-        yield from _writable(config, client, schema.table("goal"), book)
-    except _Stop as stop:
+        yield from _writable(config, client, schema.table("goal"), book, held)
+        yield from _excess(config, held)
+    except Stop as stop:
         yield stop.check
 
 
-def _configuration(config: Config) -> Iterator[Check]:
-    yield Check("configuration", Verdict.OK, f"{config.path or 'environment'}, mode {config.writeback.mode}")
-    if is_literal_secret(config.dataverse.client_secret):
-        yield Check(
-            "client secret",
-            Verdict.WARN,
-            "the secret itself stands in the configuration file",
-            "use env:NAME or file:PATH, and create a new secret",
-        )
+def _reach(client: DataverseClient, now: Callable[[], dt.datetime]) -> Generator[Check, None, str]:
+    """Ask without a token: whether there is a way to the server, what time it has there, and whose tenant it is.
+
+    Returns the tenant, empty when the server does not name it.
+    """
+    tenant, server_now = ask("reach", client.greet)
+    yield Check("reach", Verdict.OK, f"the server answers{f', of tenant {tenant}' if tenant else ''}")
+    if server_now is not None:
+        yield _clock((now() - server_now).total_seconds())
+    return tenant
 
 
-def _identity(client: DataverseClient, now: Callable[[], dt.datetime]) -> Iterator[Check]:
-    who, server_now = _ask("sign in and WhoAmI", client.who_am_i)
-    yield Check(
-        "sign in and WhoAmI", Verdict.OK, f"user {who.get('UserId')} of organization {who.get('OrganizationId')}"
-    )
-    if server_now is None:
-        return
-    skew_s = abs((now() - server_now).total_seconds())
-    verdict = Verdict.OK if skew_s < SKEW_WARN_S else Verdict.WARN if skew_s < SKEW_FAIL_S else Verdict.FAIL
-    mend = "" if verdict is Verdict.OK else "set this machine's clock by a time server"
-    yield Check("clock", verdict, f"{skew_s:.0f} s from the server's", mend, int(verdict is Verdict.FAIL))
+def _clock(ahead_s: float) -> Check:
+    skew_s = abs(ahead_s)
+    verdict = Verdict.OK if skew_s <= SKEW_WARN_S else Verdict.WARN if skew_s <= SKEW_FAIL_S else Verdict.FAIL
+    if verdict is Verdict.OK:
+        return Check("clock", verdict, f"{skew_s:.0f} s from the server's")
+    found = f"this machine's clock is {skew_s:,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the server's"
+    return Check("clock", verdict, found, "set this machine's clock by a time server", int(verdict is Verdict.FAIL))
 
 
-def _goal_tables(schema: Schema) -> Iterator[Check]:
-    for name, columns in BOOK_COLUMNS.items():
-        if name not in schema.tables:
-            raise _Stop(Check(f"table {name}", Verdict.FAIL, "is not in this organization", exit_code=1))
-        missing = [column for column in columns if column not in schema.table(name).columns]
-        if missing:
-            yield Check(f"table {name}", Verdict.FAIL, f"has no column {', '.join(missing)}", exit_code=1)
+def _identity(config: Config, client: DataverseClient, tenant: str) -> Generator[Check, None, str]:
+    """Sign in, then ask who that is: what fails in the first is the identity, in the second its place in Dataverse."""
+    try:
+        client.sign_in()
+    except D365SyncError as error:
+        raise Stop(failure("sign in", error, _of_another_tenant(config, tenant))) from None
+    yield Check("sign in", Verdict.OK, f"by {config.dataverse.auth.replace('_', ' ')}")
+    try:
+        who, _ = client.who_am_i()
+    except AuthError as error:
+        mend = _of_another_tenant(config, tenant) if error.status == REFUSED else ""
+        raise Stop(failure("WhoAmI", error, mend)) from None
+    except D365SyncError as error:
+        raise Stop(failure("WhoAmI", error)) from None
+    yield Check("WhoAmI", Verdict.OK, f"user {who.get('UserId')} of organization {who.get('OrganizationId')}")
+    return str(who.get("UserId"))
+
+
+def _of_another_tenant(config: Config, tenant: str) -> str:
+    """Say which tenant the organization belongs to, where it is another than the configured one and tells."""
+    asked = config.dataverse.tenant_id.lower()
+    if not tenant or not asked or tenant == asked or "." in asked:
+        return ""
+    return f"the organization belongs to the tenant {tenant}: set dataverse.tenant_id to it"
 
 
 def _own_columns(config: Config, goals: Table) -> Iterator[Check]:
@@ -130,44 +129,22 @@ def _own_columns(config: Config, goals: Table) -> Iterator[Check]:
         yield Check("columns to write", Verdict.OK, found)
 
 
-def _sources(client: DataverseClient, book: GoalBook, schema: Schema) -> Iterator[Check]:
-    """Check every table that goals count records of, and every rollup field and query."""
-    names = tables_named(book) - set(schema.tables)
-    more = _ask("source tables", lambda: read_schema(client, names))
-    schema = Schema.of([*schema.tables.values(), *more.tables.values()])
-    grouping = group_goals(book, schema, goals_to_compute(book))
-    for name, columns in sorted(columns_needed(grouping.groups, schema, book.rules.hierarchy).items()):
-        if name in BOOK_COLUMNS:
-            continue
-        table = schema.table(name)
-        followed = table.change_tracking or name in CALLER_TABLES
-        _ask(f"read {name}", lambda table=table, columns=columns: _read_one(client, table, columns))  # type: ignore[misc]
-        yield Check(
-            f"read {name}",
-            Verdict.OK if followed else Verdict.WARN,
-            f"{counted(len(columns), 'column')}{_tracking(table)}",
-            "" if followed else "switch on change tracking for the table, so that each cycle reads only changes",
-        )
-    for problem in grouping.problems:
-        yield Check("goal", Verdict.WARN, problem.message, problem.hint)
-
-
 def _impersonation(config: Config, client: DataverseClient, users: Table, book: GoalBook) -> Iterator[Check]:
     """Act for one goal manager, where what managers may read counts."""
     if config.rollup.visibility != "manager":
         return
     name = "act for goal managers"
     known = [column for column in (OBJECT_ID, DISABLED) if column in users.columns]
-    rows = {str(row[users.primary_id]): row for row in _ask(name, lambda: _read_all(client, users, known))}
+    rows = {str(row[users.primary_id]): row for row in ask(name, lambda: read_all(client, users, known))}
     managers = sorted({goal.manager_id or "" for goal in goals_to_compute(book)})
     able = [one for one in managers if one in rows and rows[one].get(OBJECT_ID) and rows[one].get(DISABLED) is not True]
     if not able:
         mend = "goals need managers that are enabled users with an Entra object id"
         yield Check(name, Verdict.WARN, "there is no open goal whose manager it could be tried for", mend)
         return
-    who, _ = _ask(name, lambda: client.who_am_i(on_behalf_of=str(rows[able[0]][OBJECT_ID])))
+    who, _ = ask(name, lambda: client.who_am_i(on_behalf_of=str(rows[able[0]][OBJECT_ID])))
     if str(who.get("UserId")).lower() != able[0]:
-        raise _Stop(Check(name, Verdict.FAIL, f"Dataverse took {able[0]} for {who.get('UserId')}", exit_code=1))
+        raise Stop(Check(name, Verdict.FAIL, f"Dataverse took {able[0]} for {who.get('UserId')}", exit_code=1))
     few = len(able) < len(managers)
     who_can = by_count(len(able), "is an enabled user", "are enabled users")
     found = f"possible; {len(able)} of {counted(len(managers), 'manager')} {who_can} with an Entra object id"
@@ -195,13 +172,22 @@ def _bounds(book: GoalBook, config: Config) -> Iterator[Check]:
         yield Check("time zone", Verdict.OK, f"{found} midnight in {zone.key}")
 
 
-def _writable(config: Config, client: DataverseClient, table: Table, book: GoalBook) -> Iterator[Check]:
-    """Ask for an update that cannot happen: with a row version no goal has, only privileges are tested.
+def _writable(config: Config, client: DataverseClient, table: Table, book: GoalBook, held: Held) -> Iterator[Check]:
+    """Look for the privilege, or, where privileges are not told, ask for an update that cannot happen.
 
-    Assumed: the platform checks the privilege before the row version.
+    With a row version no goal has only privileges are tested. Assumed: the platform checks the privilege before the row
+    version.
     """
     if config.writeback.mode == "plan":
         yield Check("write goals", Verdict.OK, f"not needed in mode {config.writeback.mode}")
+        return
+    if held and PRIVILEGE_TO_WRITE.lower() not in held:
+        lack = lacking(PRIVILEGE_TO_WRITE)
+        yield Check("write goals", Verdict.FAIL, lack.found, lack.mend, AuthError.exit_code)
+        return
+    short = shallow(PRIVILEGE_TO_WRITE, held, "other goals cannot be written")
+    if short is not None:
+        yield Check("write goals", Verdict.WARN, short.found, short.mend)
         return
     goal: Goal | None = next((goal for goal in book.goals.values() if goal.is_open), None)
     if goal is None:
@@ -212,30 +198,23 @@ def _writable(config: Config, client: DataverseClient, table: Table, book: GoalB
     except ConflictError:
         yield Check("write goals", Verdict.OK, "goals may be updated")
     except AuthError as error:
-        yield _failure("write goals", error)
+        yield failure("write goals", error)
     except RejectedError as error:
         yield Check("write goals", Verdict.WARN, f"could not be tried: {error}")
 
 
-def _ask(name: str, question: Callable[[], T]) -> T:
+def _held(client: DataverseClient, user_id: str) -> Held:
+    """Return the user's privileges with their depths, none where they are not told."""
     try:
-        return question()
-    except D365SyncError as error:
-        raise _Stop(_failure(name, error)) from None
+        return client.privileges_of(user_id)
+    except D365SyncError:
+        return {}
 
 
-def _failure(name: str, error: D365SyncError) -> Check:
-    return Check(name, Verdict.FAIL, str(error), error.hint, exit_code=error.exit_code)
-
-
-def _read_all(client: DataverseClient, table: Table, columns: list[str]) -> list[Row]:
-    return [row for page in client.rows(table, columns) for row in page.rows]
-
-
-def _read_one(client: DataverseClient, table: Table, columns: frozenset[str]) -> Mapping[str, object] | None:
-    page = next(iter(client.rows(table, columns)), None)
-    return page.rows[0] if page is not None and page.rows else None
-
-
-def _tracking(table: Table) -> str:
-    return ", tracks changes" if table.change_tracking else ", no change tracking"
+def _excess(config: Config, held: Held) -> Iterator[Check]:
+    """Tell what the user could do beyond reading, where the mode writes nothing; nothing is tried."""
+    if config.writeback.mode != "plan":
+        return
+    more = excess(held, impersonates=config.rollup.visibility == "manager")
+    if more is not None:
+        yield Check("least privilege", Verdict.WARN, more.found, more.mend)

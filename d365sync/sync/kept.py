@@ -1,0 +1,66 @@
+"""Whether files with secrets may be read by others, and whether what is kept there will soon expire.
+
+IO: files.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from d365sync.config import Config, is_literal_secret
+from d365sync.core.counts import counted
+from d365sync.sync.check import Check, Verdict
+
+EXPIRES_SOON_DAYS = 30
+GROUP, OTHERS = 0o070, 0o007
+
+
+def secrets_kept(config: Config) -> Iterator[Check]:
+    """Yield a check for each secret that is not kept as it should be; on Windows permissions are not judged.
+
+    A file of secrets should be read by its owner alone. The configuration may be read by its group, unless it holds a
+    secret itself.
+    """
+    remote = config.dataverse
+    literal = [key for key in ("client_secret", "certificate_password") if is_literal_secret(str(getattr(remote, key)))]
+    for key in literal:
+        yield Check(
+            key.replace("_", " "),
+            Verdict.WARN,
+            "the secret itself stands in the configuration file",
+            "use env:NAME, file:PATH or keyring:SERVICE/USER, and create a new secret",
+        )
+    if config.path is not None:
+        yield from _readable(config.path, "configuration file", GROUP | OTHERS if literal else OTHERS)
+    for key in ("client_secret", "certificate_password"):
+        scheme, _, rest = str(getattr(remote, key)).partition(":")
+        if scheme == "file":
+            yield from _readable(config.resolve(rest), f"{key.replace('_', ' ')} file", GROUP | OTHERS)
+    if remote.auth == "certificate":
+        path = config.resolve(remote.certificate.removeprefix("file:"))
+        yield from _readable(path, "certificate file", GROUP | OTHERS)
+
+
+def certificate_lasts(until: dt.datetime, now: dt.datetime) -> Check:
+    """Return the check of a certificate by the days it is still valid."""
+    days = (until - now).days
+    when = f"{until.date().isoformat()}"
+    renew = "make a new certificate and upload its public part to the app registration before that"
+    if until <= now:
+        return Check("certificate", Verdict.FAIL, f"expired on {when}", renew.replace(" before that", ""), 6)
+    verdict = Verdict.WARN if days < EXPIRES_SOON_DAYS else Verdict.OK
+    left = counted(days, "day")
+    return Check("certificate", verdict, f"valid until {when}, {left} left", renew if verdict is Verdict.WARN else "")
+
+
+def _readable(path: Path, what: str, who: int) -> Iterator[Check]:
+    if os.name != "posix" or not path.is_file():
+        return
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & who:
+        whom = "everybody on this machine" if mode & OTHERS else "its group"
+        yield Check(what, Verdict.WARN, f"{path} may be read by {whom} ({mode:04o})", f"chmod 600 {path}")
