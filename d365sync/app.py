@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 from d365sync import logs
 from d365sync.config import Config, resolve_secret
@@ -125,8 +126,8 @@ def make_client(
     from d365sync.dataverse.session import make_session
 
     remote = config.dataverse
-    logs.hide(urlsplit(remote.proxy).password or "")
-    session = session or make_session(_ca_bundle(config), remote.proxy)
+    _hide_proxy_passwords(remote.proxy)
+    session = session or make_session(_ca_bundle(config), remote.proxy, timeout_s=remote.timeout)
     return DataverseClient(
         session,
         remote.url,
@@ -137,6 +138,14 @@ def make_client(
         concurrency=remote.concurrency,
         api_version=remote.api_version,
     )
+
+
+def _hide_proxy_passwords(configured: str) -> None:
+    """Hide the passwords of proxies, as they are spelled in an address and as they are sent."""
+    for address in (configured, *getproxies().values()):
+        password = urlsplit(address).password or ""
+        logs.hide(password)
+        logs.hide(unquote(password))
 
 
 def _tokens(

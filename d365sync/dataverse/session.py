@@ -21,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_ import create_urllib3_context
 
+from d365sync.dataverse.deadline import within
 from d365sync.errors import ConfigError, ProtocolError
 
 MAX_BODY_BYTES = 128 * 1024 * 1024
@@ -28,15 +29,20 @@ MAX_BODY_BYTES = 128 * 1024 * 1024
 CHUNK_BYTES = 256 * 1024
 CONNECTIONS = 32
 """Connections kept open to a host; more than ever work at once."""
+TIMEOUT_S = 120
+ANSWER_TIMEOUTS = 5
+"""Of how many time-outs the whole of an answer may make use."""
 GZIP = 16 + zlib.MAX_WBITS
 
 
 class TrustingAdapter(HTTPAdapter):
-    """Verifies servers by the usual trust anchors and by further ones."""
+    """Verifies servers by the usual trust anchors and by further ones; gives each answer so many seconds."""
 
-    def __init__(self, ca_bundle: str, **options: Any) -> None:
+    def __init__(self, ca_bundle: str | None, answer_s: float, **options: Any) -> None:
         self._context = create_urllib3_context()
-        self._context.load_verify_locations(ca_bundle)
+        self._context.sslsocket_class = within(answer_s)
+        if ca_bundle:
+            self._context.load_verify_locations(ca_bundle)
         super().__init__(**options)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -48,11 +54,13 @@ class TrustingAdapter(HTTPAdapter):
         return super().proxy_manager_for(*args, ssl_context=self._context, **kwargs)
 
 
-def make_session(ca_bundle: str | None, proxy: str = "") -> requests.Session:
+def make_session(ca_bundle: str | None, proxy: str = "", *, timeout_s: float = TIMEOUT_S) -> requests.Session:
     """Return a session that verifies TLS (with further trust anchors if given) and keeps no cookies.
 
     ``proxy`` is the address of a proxy for every request; without it the environment decides (``HTTPS_PROXY``,
-    ``NO_PROXY``). Affinity cookies would tie every request to one server. Source: Send parallel requests.
+    ``NO_PROXY``). Affinity cookies would tie every request to one server. Source: Send parallel requests. A whole
+    answer may take :data:`ANSWER_TIMEOUTS` times as long as its next byte, for which ``timeout_s`` is the limit of
+    whoever sends. No credentials are taken from a ``.netrc``.
 
     Raises:
         ConfigError: the file holds no certificates.
@@ -61,12 +69,25 @@ def make_session(ca_bundle: str | None, proxy: str = "") -> requests.Session:
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     if proxy:
         session.proxies = {"https": proxy}
+    session.auth = _as_it_is
     try:
-        adapter = TrustingAdapter(ca_bundle, pool_maxsize=CONNECTIONS) if ca_bundle else None
+        adapter = TrustingAdapter(ca_bundle, ANSWER_TIMEOUTS * timeout_s, pool_maxsize=CONNECTIONS)
     except (OSError, ValueError):
         raise ConfigError(f"the file of dataverse.ca_bundle, {ca_bundle}, holds no usable certificate") from None
-    session.mount("https://", adapter or HTTPAdapter(pool_maxsize=CONNECTIONS))
+    session.mount("https://", adapter)
     return session
+
+
+def proxies_of(session: requests.Session) -> dict[str, str]:
+    """Return the proxies a session was made with, to be given with each request.
+
+    requests prefers those of the environment to the session's own, but not to a request's.
+    """
+    return {scheme: address for scheme, address in session.proxies.items() if address}
+
+
+def _as_it_is(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    return prepared
 
 
 def verifying(session: requests.Session) -> requests.Session:

@@ -17,10 +17,11 @@ import structlog
 from requests.structures import CaseInsensitiveDict
 
 from d365sync import __version__
-from d365sync.dataverse.auth import TokenSource, no_answer
+from d365sync.dataverse.auth import TokenSource
 from d365sync.dataverse.gate import Circuit, Gate, check_stopped
 from d365sync.dataverse.retry import Repeats, RetryPolicy
-from d365sync.dataverse.session import read_body, verifying
+from d365sync.dataverse.session import proxies_of, read_body, verifying
+from d365sync.dataverse.silence import no_answer
 from d365sync.dataverse.throttle import Throttle
 from d365sync.dataverse.usage import Usage
 from d365sync.dataverse.wire import check_link, error_of, request_id
@@ -278,7 +279,8 @@ class Transport:
     def _exchange(self, prepared: requests.PreparedRequest) -> requests.Response:
         """Hand the request to the session's adapter: no cookies, no redirects, nothing of the session changes."""
         url = prepared.url or ""
-        settings = verifying(self._session).merge_environment_settings(url, {}, True, self._session.verify, None)
+        proxies = proxies_of(self._session)
+        settings = verifying(self._session).merge_environment_settings(url, proxies, True, self._session.verify, None)
         return self._session.get_adapter(url).send(
             prepared,
             stream=True,

@@ -5,7 +5,6 @@ Source: Authenticate to Dataverse with the Web API; MSAL for Python; MSAL extens
 IO: HTTP, files, environment.
 """
 
-from d365sync.dataverse.auth.answers import no_answer
 from d365sync.dataverse.auth.source import SignIn, TokenSource
 
-__all__ = ["SignIn", "TokenSource", "no_answer"]
+__all__ = ["SignIn", "TokenSource"]

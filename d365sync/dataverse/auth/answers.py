@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import requests
+from urllib3.exceptions import HTTPError
 
-from d365sync.errors import AuthError, RemoteError, RetryableError
+from d365sync.dataverse.silence import first_line
+from d365sync.errors import AuthError
 
 MOST_BYTES = 1024 * 1024
 """No answer of a sign-in service is as large."""
@@ -67,6 +69,8 @@ class Answering:
         self._options: dict[str, Any] = {"timeout": timeout_s, "allow_redirects": False, "stream": True}
         if direct:
             self._options["proxies"] = {"http": None, "https": None, "all": None}
+        elif configured := {scheme: address for scheme, address in session.proxies.items() if address}:
+            self._options["proxies"] = configured
         self.throttled = False
         self.retry_after_s: float | None = None
 
@@ -83,7 +87,11 @@ class Answering:
 
     def _send(self, method: str, url: str, kwargs: dict[str, Any]) -> requests.Response:
         response = self._session.request(method, url, **self._options | kwargs)
-        body = response.raw.read(MOST_BYTES + 1, decode_content=True)
+        try:
+            body = response.raw.read(MOST_BYTES + 1, decode_content=True)
+        except HTTPError as error:
+            response.close()
+            raise requests.ConnectionError(error) from error
         if len(body) > MOST_BYTES:
             response.close()
             raise requests.ConnectionError(f"the answer is larger than {MOST_BYTES} bytes")
@@ -92,16 +100,6 @@ class Answering:
         wish = response.headers.get("Retry-After", "").strip()
         self.retry_after_s = float(wish) if re.fullmatch(r"\d{1,6}", wish) else None
         return response
-
-
-def no_answer(what: str, error: requests.RequestException) -> RemoteError:
-    """Return the error for a request without an answer: worth a repeat, unless the server is not to be trusted."""
-    message = f"{what} ({_reason(error)})"
-    if isinstance(error, requests.exceptions.SSLError):
-        return RemoteError(
-            message, hint="if the server has a private certificate authority, name it in dataverse.ca_bundle"
-        )
-    return RetryableError(message, hint="check the address and this machine's network, or try again later")
 
 
 def refusal(result: Mapping[str, Any]) -> AuthError:
@@ -123,33 +121,6 @@ def refusal(result: Mapping[str, Any]) -> AuthError:
 EXPIRED_SECRET = 7000222
 
 
-def first_line(text: str) -> str:
-    """Return the first line of a text, shortened."""
-    return " ".join(text.strip().splitlines()[0].split())[:300] if text.strip() else ""
-
-
 def _codes(text: str) -> list[int]:
     found = re.match(r"AADSTS(\d+)", text)
     return [int(found[1])] if found else []
-
-
-def _reason(error: requests.RequestException) -> str:
-    """Say in a few words why no answer came, without addresses of objects or stacks."""
-    if isinstance(error, requests.exceptions.SSLError):
-        return f"TLS: {_innermost(error)}"
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    return _innermost(error)
-
-
-def _innermost(error: BaseException) -> str:
-    deepest: BaseException = error
-    seen: set[int] = set()
-    while id(deepest) not in seen:
-        seen.add(id(deepest))
-        inner = getattr(deepest, "reason", None) or next(
-            (a for a in deepest.args if isinstance(a, BaseException)), None
-        )
-        deepest = inner if isinstance(inner, BaseException) else (deepest.__cause__ or deepest)
-    text = getattr(deepest, "strerror", None) or getattr(deepest, "verify_message", None) or str(deepest)
-    return first_line(str(text)) or type(deepest).__name__

@@ -15,8 +15,9 @@ from typing import Any
 
 import requests
 
-from d365sync.dataverse.auth.answers import Answering, first_line
+from d365sync.dataverse.auth.answers import Answering
 from d365sync.dataverse.auth.source import MsalTokens
+from d365sync.dataverse.silence import first_line
 from d365sync.errors import AuthError, RetryableError
 
 PROMPT_S = 10

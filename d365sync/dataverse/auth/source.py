@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import requests
 
 from d365sync.core.clouds import sign_in_host
-from d365sync.dataverse.auth.answers import Answering, first_line, no_answer, refusal
+from d365sync.dataverse.auth.answers import Answering, refusal
+from d365sync.dataverse.silence import first_line, no_answer
 from d365sync.errors import AuthError, RetryableError
 
 ADFS = "adfs"
