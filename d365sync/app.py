@@ -143,7 +143,10 @@ def make_client(
 def _hide_proxy_passwords(configured: str) -> None:
     """Hide the passwords of proxies, as they are spelled in an address and as they are sent."""
     for address in (configured, *getproxies().values()):
-        password = urlsplit(address).password or ""
+        try:
+            password = urlsplit(address).password or ""
+        except ValueError:  # no address: whoever uses it says so
+            continue
         logs.hide(password)
         logs.hide(unquote(password))
 

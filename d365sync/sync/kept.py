@@ -23,7 +23,7 @@ def secrets_kept(config: Config) -> Iterator[Check]:
     """Yield a check for each secret that is not kept as it should be; on Windows permissions are not judged.
 
     A file of secrets should be read by its owner alone. The configuration may be read by its group, unless it holds a
-    secret itself.
+    secret itself, or a proxy's password.
     """
     remote = config.dataverse
     literal = [key for key in ("client_secret", "certificate_password") if is_literal_secret(str(getattr(remote, key)))]
@@ -35,7 +35,9 @@ def secrets_kept(config: Config) -> Iterator[Check]:
             "use env:NAME, file:PATH or keyring:SERVICE/USER, and create a new secret",
         )
     if config.path is not None:
-        yield from _readable(config.path, "configuration file", GROUP | OTHERS if literal else OTHERS)
+        yield from _readable(
+            config.path, "configuration file", GROUP | OTHERS if literal or "@" in remote.proxy else OTHERS
+        )
     for key in ("client_secret", "certificate_password"):
         scheme, _, rest = str(getattr(remote, key)).partition(":")
         if scheme == "file":

@@ -19,7 +19,7 @@ from d365sync.emulator.inprocess import mounted_session
 from d365sync.sync.access import lack_of
 from d365sync.sync.check import Check, Verdict
 from d365sync.sync.doctor import examine
-from d365sync.sync.kept import certificate_lasts
+from d365sync.sync.kept import certificate_lasts, secrets_kept
 from tests.certificates import Made
 from tests.emulated import NOW, URL, configuration
 from tests.scripted import VirtualTimer
@@ -293,6 +293,17 @@ def test_secrets_that_others_may_read_are_told(checks: Checks, tmp_path: Path) -
 
 def test_a_literal_secret_is_told(checks: Checks) -> None:
     assert named(checks(), "client secret").verdict is Verdict.WARN
+
+
+@pytest.mark.parametrize("proxy", ["", "http://clerk:known@proxy.test:3128"])
+def test_a_configuration_with_a_proxys_password_is_its_owners_alone(proxy: str, tmp_path: Path) -> None:
+    file = tmp_path / "d365sync.toml"
+    file.write_text("", encoding="utf-8")
+    file.chmod(0o640)
+    dataverse = {"client_secret": "env:SECRET", "proxy": proxy}
+    made = configuration(Emulator.load(SMALL, now=NOW), tmp_path, dataverse=dataverse)
+    config = made.model_copy(update={"path": file})
+    assert [check.name for check in secrets_kept(config)] == (["configuration file"] if proxy else [])
 
 
 # -- texts -----------------------------------------------------------------------------------------------------------
