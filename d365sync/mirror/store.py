@@ -180,28 +180,23 @@ class Mirror:
         with self._writing() as connection:
             indexes.ensure(connection, self.dialect, wanted)
 
-    def definition(self, name: str) -> tuple[str, dt.datetime] | None:
-        """Return a table's metadata document and when it was read, None when it was not."""
+    def definitions(self) -> dict[str, tuple[str, dt.datetime]]:
+        """Return every table's metadata document and when it was read, by table name."""
         with self._transaction() as connection:
-            row = connection.execute(
-                text("SELECT document, read_at FROM _metadata WHERE name = :name"), {"name": name}
-            ).one_or_none()
-        return None if row is None else (row[0], parse_instant(row[1]))
+            found = connection.exec_driver_sql("SELECT name, document, read_at FROM _metadata ORDER BY name").all()
+        return {row[0]: (row[1], parse_instant(row[2])) for row in found}
 
-    def definition_documents(self) -> list[str]:
-        """Return every metadata document, by table name."""
-        with self._transaction() as connection:
-            return [row[0] for row in connection.exec_driver_sql("SELECT document FROM _metadata ORDER BY name")]
-
-    def save_definition(self, name: str, document: str, read_at: dt.datetime) -> None:
-        """Keep a table's metadata document."""
+    def save_definitions(self, documents: Mapping[str, str], read_at: dt.datetime) -> None:
+        """Keep metadata documents, by table name."""
+        if not documents:
+            return
         with self._writing() as connection:
             connection.execute(
                 text(
                     "INSERT INTO _metadata (name, document, read_at) VALUES (:name, :document, :read_at) "
                     "ON CONFLICT (name) DO UPDATE SET document = excluded.document, read_at = excluded.read_at"
                 ),
-                {"name": name, "document": document, "read_at": format_instant(read_at)},
+                [{"name": n, "document": d, "read_at": format_instant(read_at)} for n, d in documents.items()],
             )
 
     # -- rows in -------------------------------------------------------------------------------------------------

@@ -27,16 +27,16 @@ def definitions(client: DataverseClient, mirror: Mirror, names: Iterable[str], n
 
     remembered: list[Table] = []
     unknown: list[str] = []
+    known = mirror.definitions()
     for name in sorted(set(names)):
-        entry = mirror.definition(name)
+        entry = known.get(name)
         table = _read(entry[0]) if entry is not None and now - entry[1] < MAX_AGE else None
         if table is None:
             unknown.append(name)
         else:
             remembered.append(table)
     fresh = read_schema(client, unknown) if unknown else Schema({})
-    for table in fresh.tables.values():
-        mirror.save_definition(table.logical_name, msgspec.json.encode(table).decode(), now)
+    _remember(mirror, fresh.tables.values(), now)
     return Schema.of([*remembered, *fresh.tables.values()])
 
 
@@ -52,20 +52,23 @@ def labelled(
         if not found.labels:
             kinds.setdefault(table, set()).add(found.type)
     fresh = [read_labels(client, schema.table(name), of_table) for name, of_table in sorted(kinds.items())]
-    for one in fresh:
-        mirror.save_definition(one.logical_name, msgspec.json.encode(one).decode(), now)
+    _remember(mirror, fresh, now)
     return Schema.of([*schema.tables.values(), *fresh])
 
 
 def oldest_definition(mirror: Mirror) -> dt.datetime | None:
     """Return when the oldest remembered definition was read, None when none is."""
-    return min((found[1] for name in BOOK_COLUMNS if (found := mirror.definition(name))), default=None)
+    return min((read_at for name, (_, read_at) in mirror.definitions().items() if name in BOOK_COLUMNS), default=None)
 
 
 def remembered(mirror: Mirror) -> Schema:
     """Return every definition the mirror remembers, however old."""
-    tables = (_read(document) for document in mirror.definition_documents())
+    tables = (_read(document) for document, _ in mirror.definitions().values())
     return Schema.of(table for table in tables if table is not None)
+
+
+def _remember(mirror: Mirror, tables: Iterable[Table], now: dt.datetime) -> None:
+    mirror.save_definitions({one.logical_name: msgspec.json.encode(one).decode() for one in tables}, now)
 
 
 def _read(document: str) -> Table | None:

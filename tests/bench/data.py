@@ -110,7 +110,7 @@ def fill(file: Path, size: Size) -> None:
     mirror = Mirror.open(f"sqlite:///{file}")
     for name, table in made.items():
         mirror.ensure(table)
-        mirror.save_definition(name, msgspec.json.encode(table.table).decode(), NOW)
+        mirror.save_definitions({name: msgspec.json.encode(table.table).decode()}, NOW)
     mirror.close()
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA synchronous = OFF")

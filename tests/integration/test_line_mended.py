@@ -110,10 +110,9 @@ def test_a_column_that_is_new_is_found_though_definitions_are_remembered(tmp_pat
     emulator = load(tmp_path, "query")
     with application(emulator, tmp_path) as app:
         app.sync(write=True)
-        found = app.line.mirror.definition("opportunity")
-        assert found is not None
+        found = app.line.mirror.definitions()["opportunity"]
         without = found[0].replace('"salesstage":', '"salesstage_gone":')
-        app.line.mirror.save_definition("opportunity", without, found[1])
+        app.line.mirror.save_definitions({"opportunity": without}, found[1])
     document = asking('<condition attribute="salesstage" operator="null"/>')
     emulator.store.change("goalrollupquery", made_id("query", "big and new"), {"fetchxml": document})
     with application(emulator, tmp_path, now=NOW + dt.timedelta(hours=1)) as app:

@@ -58,6 +58,8 @@ def test_a_first_sync_is_a_request_a_table_and_two_for_definitions_an_idle_one_a
 
 
 def test_changed_rows_cost_the_pages_they_fill(tmp_path: Path) -> None:
+    with counted(tmp_path) as (app, _, _):
+        app.sync(write=False)
     with counted(tmp_path, page_size=PAGE) as (app, emulator, kinds):
         app.sync(write=False)
         kinds.clear()

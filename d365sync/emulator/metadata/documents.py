@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from d365sync.core.schema import CHOICE_TYPES, Column, ColumnType
@@ -139,6 +140,7 @@ def _relationship_document(facts: TableFacts, column: ColumnFacts, target: Table
     }
 
 
+@lru_cache(maxsize=1 << 16)
 def metadata_id(*names: str) -> str:
     """Return the id of a definition; always the same for the same names."""
     return str(uuid.uuid5(_IDS, "/".join(names)))

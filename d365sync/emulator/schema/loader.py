@@ -98,12 +98,21 @@ def build_catalogue(
             raise SchemaError(f"there is no table '{name}' whose {what} could be set", table=name)
     for name in additions:
         _check_targets(name, specs)
-    made = Catalogue.of(table_facts(name, spec, tracking.get(name), bulk.get(name)) for name, spec in specs.items())
+    changed = additions.keys() | tracking.keys() | bulk.keys()
+    made = Catalogue.of(
+        table_facts(name, spec, tracking.get(name), bulk.get(name)) if name in changed else _shipped_facts(name)
+        for name, spec in specs.items()
+    )
     for name, spec in additions.items():
         for collection in spec.collections.keys() - made.tables[name].collections.keys():
             text = f"schema.json: the collection '{collection}' of '{name}' needs a table and its lookup to '{name}'"
             raise SchemaError(text, table=name)
     return made
+
+
+@cache
+def _shipped_facts(name: str) -> TableFacts:
+    return table_facts(name, shipped_specs()[name], None)
 
 
 def _merged(name: str, shipped: TableSpec | None, added: TableSpec) -> TableSpec:
