@@ -97,7 +97,7 @@ class DataverseSection(_Section):
     ca_bundle: str = ""
     page_size: Annotated[int, Field(ge=1, le=5000)] = 5000
     timeout: Duration = 120
-    retry_budget: Duration = 300
+    retry_budget: Duration = 360
     concurrency: Annotated[int, Field(ge=0, le=24)] = 0
     proxy: Annotated[str, Field(pattern=r"^(https?://[^\s/]+/?)?$")] = ""
     daily_requests: Annotated[int, Field(ge=1)] = 500_000

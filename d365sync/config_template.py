@@ -63,7 +63,7 @@ ca_bundle = {ca_bundle}
 # Rows per page (1 to 5000), time-out of one request, and how long a failing request is repeated.
 page_size = 5000
 timeout = "120s"
-retry_budget = "5m"
+retry_budget = "6m"
 # Requests at once; 0: as many as the server advises, fewer when it complains.
 concurrency = 0
 # A proxy for every request (http://host:port); empty: HTTPS_PROXY and NO_PROXY of the environment.

@@ -97,6 +97,13 @@ def test_throttled_it_waits_comes_through_and_never_sends_before_its_time(code: 
     assert 60 * len(watching.codes) * 0.9 < waited_s <= 60 * len(watching.codes) * 1.1
 
 
+def test_the_longest_wait_that_is_asked_for_is_within_the_budget(tmp_path: Path) -> None:
+    limits = ServiceLimits(requests=10, window_s=300)
+    emulator, watching = synced(tmp_path / "limited", limits, dataverse={"concurrency": 1})
+    assert watching.early == 0
+    assert (emulator.clock.exactly() - NOW).total_seconds() > 290 * len(watching.codes) > 0
+
+
 def test_several_workers_wait_together(tmp_path: Path) -> None:
     emulator, watching = synced(tmp_path / "limited", LIMITS["0x80072322"], dataverse={"concurrency": 4})
     quiet, _ = synced(tmp_path / "quiet", ServiceLimits())
