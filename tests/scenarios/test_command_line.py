@@ -141,7 +141,7 @@ def test_an_unreachable_host_is_temporary_and_exit_5(admin: Admin) -> None:
 
 def test_a_server_that_is_not_trusted_is_not_talked_to(admin: Admin) -> None:
     assert_one_sentence(
-        admin.run("sync", D365SYNC_DATAVERSE__CA_BUNDLE=""), 1, "certificate verify failed", "ca_bundle"
+        admin.run("sync", D365SYNC_DATAVERSE__CA_BUNDLE=""), 1, "unable to get local issuer certificate", "ca_bundle"
     )
 
 
