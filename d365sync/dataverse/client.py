@@ -217,6 +217,11 @@ class DataverseClient:
         yield from self._paged(lambda fetch: self._ahead.page(decoder, fetch), decoder.table, address, params, extra)
 
     @property
+    def page_size(self) -> int:
+        """How many rows a page has at most."""
+        return self._page_size
+
+    @property
     def paging(self) -> str:
         """The ``Prefer`` text of every page."""
         return f"odata.maxpagesize={self._page_size},{name_lookups()}"

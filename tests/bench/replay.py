@@ -91,13 +91,21 @@ class Pages:
         """Answer one request (WSGI)."""
         time.sleep(self._replay.delay_s)
         request = Request(environ)
-        body = self._definitions() if "EntityDefinitions" in request.path else self._rows(request)
+        body = self._answer(request)
         response = Response(body, content_type="application/json; odata.metadata=minimal")
         if self._replay.compressed and "gzip" in request.headers.get("Accept-Encoding", ""):
             response.set_data(self._squeezed(request.full_path, body))
             response.headers["Content-Encoding"] = "gzip"
         response.headers["x-ms-dop-hint"] = "16"
         return response(environ, start)  # type: ignore[arg-type]
+
+    def _answer(self, request: Request) -> bytes:
+        if "EntityDefinitions" in request.path:
+            return self._definitions()
+        if "RetrieveTotalRecordCount" in request.path:
+            counts = {"Count": 1, "Keys": ["opportunity"], "Values": [self._replay.rows]}
+            return json.dumps({"EntityRecordCountCollection": counts}).encode()
+        return self._rows(request)
 
     def _squeezed(self, path: str, body: bytes) -> bytes:
         """Return a body compressed; it is kept, so that only the first, unmeasured way waits for it."""

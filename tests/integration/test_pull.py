@@ -135,6 +135,23 @@ def test_a_first_load_by_pages_or_by_ranges_holds_every_row(
         assert changed in emulator.store.rows(DEAL)
 
 
+@pytest.mark.parametrize(("page_size", "status", "by_ranges"), [(15, None, False), (15, 403, True), (10, None, True)])
+def test_only_a_large_table_is_read_by_ranges(
+    tmp_path: Path, page_size: int, status: int | None, by_ranges: bool
+) -> None:
+    emulator = grown(tmp_path, change_tracking={DEAL: True, "systemuser": True})
+    ranges: list[str] = []
+
+    def note(address: str) -> None:
+        if "createdon%20ge" in address or "createdon+ge" in address:
+            ranges.append(address)
+
+    faults = (Fault("GET RetrieveTotalRecordCount*", every=1, status=status, code=PRIVILEGE),) if status else ()
+    with pulling(emulator, tmp_path, note, faults=faults, page_size=page_size, partitions=4) as (app, _):
+        assert_mirrored(app, emulator, app.sync(write=False))
+        assert bool(ranges) == by_ranges
+
+
 @pytest.mark.parametrize("tracked", [True, False])
 def test_rows_that_come_change_and_go_while_ranges_are_read_are_in_the_next_sync_at_the_latest(
     tmp_path: Path, tracked: bool
@@ -158,7 +175,8 @@ def test_rows_that_come_change_and_go_while_ranges_are_read_are_in_the_next_sync
 
 def test_a_token_that_other_tables_do_not_honour_costs_a_load_page_after_page(tmp_path: Path) -> None:
     emulator = grown(tmp_path, change_tracking={DEAL: True, "systemuser": True})
-    refused = Fault("GET opportunities?*deltatoken*", nth=frozenset({1}), status=400, code="0x80048d19")
+    # the first address with a token is that of the table's own second page
+    refused = Fault("GET opportunities?*deltatoken*", nth=frozenset({2}), status=400, code="0x80048d19")
     with pulling(emulator, tmp_path, faults=(refused,), partitions=4) as (app, _):
         result = app.sync(write=False)
         assert_mirrored(app, emulator, result)
