@@ -19,9 +19,9 @@ from d365sync.errors import ConfigError, D365SyncError
 
 BUSY_TIMEOUT_MS = 30_000
 WRITES = "d365sync_writes"
-CHECKPOINT_PAGES = 8_000
-"""Pages (of 4 KiB) of the write-ahead log after which it is written back: by default a quarter of what a page of 5,000
-rows needs, so that every page would wait for the disk."""
+CHECKPOINT_PAGES = 2_000
+"""Pages (of 4 KiB) of the write-ahead log after which it is written back: more than a page of 5,000 rows needs, so that
+not every one waits for the disk; little enough that it happens while the next one is on its way."""
 
 
 def open_engine(url: str, *, durable: bool) -> Engine:
