@@ -36,7 +36,7 @@ from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, o
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Schema, Table
 from d365sync.dataverse.usage import Traffic
-from d365sync.errors import AuthError, MisfitError, RejectedError, SchemaError
+from d365sync.errors import AuthError, ConfigError, MisfitError, RejectedError, SchemaError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
@@ -181,7 +181,11 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
     if full:
         line.mirror.drop_positions()
     pulls, snapshot = _pull_with_fresh_definitions_if_needed(line, now)
-    check_organization(url, snapshot.book.organization.id, databases(line))
+    try:
+        check_organization(url, snapshot.book.organization.id, databases(line))
+    except ConfigError:
+        line.mirror.drop_positions()
+        raise
     check_own_columns(line.config, snapshot.schema.table("goal"))
     _give_up_when_no_goal_may_be_computed(pulls, snapshot)
     visibility = refresh_visibility(line, snapshot, now, full=full)

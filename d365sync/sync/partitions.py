@@ -9,7 +9,7 @@ changes are tracked, the delta link must be older than what the ranges show, so 
 tracked load gives it with its last page only. The token of another table of the same organization, taken before, is
 used instead.
 Assumed: a delta token is the organization's row version and not the table's (the documented tokens are a version and an
-instant). A server that refuses it costs a load page after page; one that answers sends what is newer, and a link.
+instant). A server that refuses it costs a new load, page after page; one that answers sends what is newer, and a link.
 
 IO: HTTP, through the client.
 """
@@ -117,6 +117,10 @@ class Spans:
             self._state.notify_all()
 
 
+class TokenNotSharedError(RejectedError):
+    """Another table's token is not honoured: what was deleted while the ranges were read cannot be known."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionedLoad:
     """The whole of a table; ``other_link`` is a delta link of any table, taken before."""
@@ -127,7 +131,11 @@ class PartitionedLoad:
     other_link: str | None
 
     def pages(self) -> Iterator[FetchedPage]:
-        """Yield every row at least once, in no order; the last page, and no other, has no next link."""
+        """Yield every row at least once, in no order; the last page, and no other, has no next link.
+
+        Raises:
+            TokenNotSharedError: the rows yielded are of no use; read the table again, page after page.
+        """
         tracked = self.decoder.table.change_tracking
         pages = self.client.fetched_rows(self.decoder, tracked=tracked)
         yield (page := next(pages))
@@ -173,8 +181,7 @@ class PartitionedLoad:
         try:
             yield from self.client.fetched_changes(self.decoder, link)
         except (BookmarkExpiredError, RejectedError) as error:
-            log.warning("token.not_shared", table=self.decoder.table.logical_name, reason=str(error))
-            yield from self.client.fetched_rows(self.decoder, tracked=True)
+            raise TokenNotSharedError(str(error), status=error.status, code=error.code) from error
 
     def _ends(self) -> tuple[dt.datetime, dt.datetime] | None:
         """Return when the first and the last row were made, None when that cannot be told."""

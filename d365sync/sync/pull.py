@@ -37,12 +37,12 @@ from d365sync.core.schema import Table
 from d365sync.core.values import parse_instant
 from d365sync.dataverse.ahead import FetchedPage
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
-from d365sync.errors import AuthError, BookmarkExpiredError, MisfitError, RejectedError
+from d365sync.errors import AuthError, BookmarkExpiredError, MisfitError, ProtocolError, RejectedError
 from d365sync.mirror.store import Mirror, Position
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.allocating import give_back_large_blocks
 from d365sync.sync.keeping import Appended, Guard, Keeping, Replaced
-from d365sync.sync.partitions import PartitionedLoad
+from d365sync.sync.partitions import PartitionedLoad, TokenNotSharedError
 from d365sync.sync.streams import side_by_side
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ class Reading:
         seen = [parse_instant(self.watermark)] if self.watermark else []
         watermark = max([*seen, *([known] if known else [])], default=None)
         swept_at = now if self.way is Way.FULL else (self.known.swept_at if self.known else None)
+        if self.way is Way.FULL and watermark is not None:
+            watermark = min(watermark, now)
         return Position(now, delta_link=page.delta_link, watermark=watermark, swept_at=swept_at)
 
 
@@ -202,7 +204,7 @@ class Puller:
         position = None if empty else self.mirror.position(table.name)
         if position is None:
             return self._load(table, empty=empty)
-        if position.delta_link is not None and table.table.change_tracking:
+        if position.delta_link is not None and table.table.change_tracking and self._is_ours(position.delta_link):
             return self._follow(table, position, position.delta_link)
         if table.table.change_tracking or not self._is_polled(table, position):
             whole = self._load(table)
@@ -213,7 +215,9 @@ class Puller:
     def _is_polled(self, table: MirrorTable, position: Position) -> bool:
         return position.watermark is not None and self.mirror.count(table.name) > self.rules.reread_up_to
 
-    def _load(self, table: MirrorTable, *, empty: bool = False, tracked: bool = True) -> Reading:
+    def _load(
+        self, table: MirrorTable, *, empty: bool = False, tracked: bool = True, by_ranges: bool = True
+    ) -> Reading:
         """Read the whole table; rows not seen are removed with the last page."""
         decoder = PageDecoder(table.rows)
         tracked = tracked and table.table.change_tracking
@@ -222,7 +226,7 @@ class Puller:
             keeping = Replaced(self.mirror, table, number, self._guard(table))
             return Reading(table, Way.FULL, lambda: self.client.fetched_rows(decoder, tracked=tracked), keeping)
         pages: Pages = lambda: self.client.fetched_rows(decoder, tracked=tracked)  # noqa: E731
-        if self.rules.partitions > 1 and tracked is table.table.change_tracking:
+        if by_ranges and self.rules.partitions > 1 and tracked is table.table.change_tracking:
             link = self._other_link() if tracked else None
             pages = PartitionedLoad(self.client, decoder, self.rules.partitions, link).pages
         return Reading(table, Way.FULL, pages, Appended(self.mirror, table, number))
@@ -237,11 +241,22 @@ class Puller:
             one.pages = partial(rows.pages, at)
         return readings
 
+    def _is_ours(self, link: str) -> bool:
+        """Say whether a kept link leads to the API as it is configured now; its address may have changed."""
+        from d365sync.dataverse.wire import check_link
+
+        try:
+            check_link(link, self.client.api_root)
+        except ProtocolError:
+            return False
+        return True
+
     def _other_link(self) -> str | None:
         """Return the newest delta link of any table, None when there is none or its token must not be shared."""
         if not self.rules.shared_token:
             return None
-        found = [position for position, _ in self.mirror.positions().values() if position.delta_link]
+        known = (position for position, _ in self.mirror.positions().values())
+        found = [one for one in known if one.delta_link and self._is_ours(one.delta_link)]
         return max(found, key=lambda one: one.pulled_at).delta_link if found else None
 
     def _follow(self, table: MirrorTable, position: Position, link: str) -> Reading:
@@ -271,6 +286,9 @@ class Puller:
             log.info("table.unreadable", table=table.name, reason=str(error))
             self.mirror.note_unreadable(table.name, str(error), error.hint)
             return TablePull(table.name, Way.UNREADABLE, reason=str(error), mend=error.hint)
+        if isinstance(error, TokenNotSharedError):
+            log.warning("token.not_shared", table=table.name, reason=str(error))
+            return self._load(table, empty=self.mirror.ensure(table), by_ranges=False)
         if isinstance(error, RejectedError) and error.code == NOT_TRACKED and table.table.change_tracking:
             log.warning("tracking.off", table=table.name)
             self.mirror.forget_definitions()

@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from d365sync.dataverse.gate import interruptible
+from d365sync.dataverse.gate import check_stopped, interruptible
 
 Item = TypeVar("Item")
 PATIENCE_S = 0.2
@@ -46,7 +46,11 @@ def side_by_side(
     left = len(sources)
     try:
         while left:
-            event = crew.arrived.get()
+            try:
+                event = crew.arrived.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                check_stopped()
+                continue
             left -= event.item is None
             yield event
     finally:
