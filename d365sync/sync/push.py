@@ -50,6 +50,7 @@ log = structlog.get_logger(__name__)
 NOT_THERE = 404
 THROTTLED = 429
 FORBIDDEN = 403
+SERVER_ERROR = 500
 FORBIDDEN_IN_A_ROW = 3
 """Goals refused, and none written, after which it is the identity that lacks the right."""
 ATTEMPTS = 2
@@ -158,7 +159,7 @@ class Pusher:
             if len(more) == len(batch) and all(step.open for step in more):
                 size = min(size, max(SMALL, len(batch) // FEWER))
             steps = [*more, *steps]
-            _give_up_when_all_is_forbidden(pushed)
+        _give_up_when_all_is_forbidden(pushed)
         if not pushed.written and pushed.failures and isinstance(pushed.failures[0], Forbidden):
             raise pushed.failures[0].error
         return pushed
@@ -175,6 +176,8 @@ class Pusher:
                 throttled.append((step, outcome))
                 settled.endings.append(Ending(step.number, WriteOutcome.FAILED, message=str(outcome)))
             elif isinstance(outcome, ConflictError | RetryableError):
+                if isinstance(outcome, ConflictError) and not step.open:
+                    settled.endings.append(Ending(step.number, WriteOutcome.CONFLICT, message=str(outcome)))
                 unsettled.append((step, outcome))
             else:
                 _refused(step, outcome, settled, pushed)
@@ -195,8 +198,8 @@ class Pusher:
         except ProtocolError as error:
             return _all_lost(steps, RetryableError(str(error)))
         except RemoteError as error:
-            if isinstance(error, RetryableError) and error.status != THROTTLED:
-                return _all_lost(steps, error)
+            if _is_unknown(error):
+                return _all_lost(steps, RetryableError(str(error), status=error.status))
             self.journal.done([Ending(s.number, WriteOutcome.FAILED, message=str(error)) for s in steps], self.clock())
             raise
 
@@ -216,7 +219,7 @@ class Pusher:
                 continue
             goal = goal_of(outcome, self.own)
             in_doubt = step.open or not isinstance(error, ConflictError)
-            if in_doubt and arrived(step.write, goal):
+            if in_doubt and goal.etag != step.write.etag and arrived(step.write, goal):
                 self._written(step, outcome, settled, pushed)
             elif in_doubt and goal.etag == step.write.etag:
                 _send_again(step, error, settled, pushed)
@@ -300,6 +303,13 @@ def _send_again(step: _Step, error: RemoteError, settled: _Settled, pushed: Push
     else:
         tail = f"could not be written ({error}); the next sync looks at it again"
         pushed.failures.append(_skip(step.goal, SkipReason.PROBLEM, tail))
+
+
+def _is_unknown(error: RemoteError) -> bool:
+    """Say whether a batch that failed may have been carried out all the same."""
+    if isinstance(error, AuthError) or error.status == THROTTLED:
+        return False
+    return isinstance(error, RetryableError) or error.status is None or error.status >= SERVER_ERROR
 
 
 def _all_lost(steps: Sequence[_Step], error: RetryableError) -> Sequence[Outcome]:

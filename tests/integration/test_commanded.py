@@ -182,6 +182,21 @@ def test_another_organization_at_the_same_address_is_refused_before_anything_is_
     assert set(goal_values(other)["Ann"].values()) == {None}
 
 
+def test_nothing_of_another_organization_stays_in_the_mirror(tmp_path: Path) -> None:
+    emulator = load(tmp_path, change_tracking={"opportunity": True})
+    with application(emulator, tmp_path) as app:
+        app.sync(write=False)
+    other = another(tmp_path)
+    deal(other, 999)
+    with application(other, tmp_path) as app, pytest.raises(ConfigError, match="belongs to"):
+        app.sync(write=True)
+    for _ in range(60):
+        change(emulator, ANN, title="Ann")
+    with application(emulator, tmp_path) as app:
+        app.sync(write=True)
+    assert actual(emulator, "Ann") == Decimal("100.25")
+
+
 def test_at_another_address_another_organization_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     emulator = load(tmp_path)
     with application(emulator, tmp_path) as app:

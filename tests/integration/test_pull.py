@@ -6,6 +6,7 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,59 @@ def test_a_token_that_other_tables_do_not_honour_costs_a_load_page_after_page(tm
         again = app.sync(write=False)
         assert pulled(again).way is Way.DELTA
         assert_mirrored(app, emulator, again)
+
+
+def test_what_is_deleted_while_ranges_are_read_goes_also_where_the_token_is_not_shared(tmp_path: Path) -> None:
+    emulator = grown(tmp_path, change_tracking={DEAL: True, "systemuser": True})
+    gone: list[str] = []
+    asked: list[str] = []
+
+    def remove(address: str) -> None:
+        if address.startswith("opportunities?") and "deltatoken" in address:
+            asked.append(address)
+            if len(asked) == 2:
+                gone.append(sorted(emulator.store.rows(DEAL))[5])
+                emulator.store.remove(DEAL, gone[0])
+
+    refused = Fault("GET opportunities?*deltatoken*", nth=frozenset({2}), status=400, code="0x80048d19")
+    with pulling(emulator, tmp_path, remove, faults=(refused,), partitions=4) as (app, _):
+        assert_mirrored(app, emulator, app.sync(write=False))
+        assert gone
+
+
+def test_what_is_edited_during_a_long_first_load_is_in_the_next_poll(tmp_path: Path) -> None:
+    emulator = grown(tmp_path, change_tracking={DEAL: False, "systemuser": True})
+    pages: list[str] = []
+
+    def edit(address: str) -> None:
+        if address.startswith("opportunities?"):
+            pages.append(address)
+            keys = sorted(emulator.store.rows(DEAL))
+            for page, seconds, key in ((3, 5, keys[0]), (6, 1500, keys[-1])):
+                if len(pages) == page:
+                    emulator.clock.advance(dt.timedelta(seconds=seconds))
+                    emulator.store.change(DEAL, key, {"name": f"Edited {page}", "modifiedon": emulator.clock.now()})
+
+    with pulling(emulator, tmp_path, edit, partitions=1, reread_up_to=1) as (app, _):
+        app.sync(write=False)
+        emulator.clock.advance(dt.timedelta(seconds=300))
+        result = app.sync(write=False)
+        assert pulled(result).way is Way.POLL
+        assert_mirrored(app, emulator, result)
+
+
+def test_links_of_a_former_address_are_not_followed_and_the_tables_are_loaded_again(tmp_path: Path) -> None:
+    emulator = grown(tmp_path, change_tracking={DEAL: True, "systemuser": True})
+    with pulling(emulator, tmp_path, partitions=4) as (app, _):
+        table = app.sync(write=False).snapshot.tables[DEAL]
+        position = app.line.mirror.position(DEAL)
+        assert position is not None
+        former = str(position.delta_link).replace("https://", "https://former.")
+        app.line.mirror.apply(table, [], last=replace(position, delta_link=former))
+        emulator.store.remove(DEAL, sorted(emulator.store.rows(DEAL))[3])
+        result = app.sync(write=False)
+        assert pulled(result).way is Way.FULL
+        assert_mirrored(app, emulator, result)
 
 
 @pytest.mark.parametrize("code", [EXPIRED, "0x80048d19"])

@@ -152,10 +152,11 @@ class Answers:
         return (self._spoil(response) or response)(environ, start_response)
 
 
-def test_a_batch_carried_out_before_a_503_is_recognised_and_not_sent_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [503, 501, 520, 524])
+def test_a_batch_carried_out_before_a_failure_is_recognised_and_not_sent_again(tmp_path: Path, status: int) -> None:
     emulator = load(tmp_path)
     parts = Parts(emulator.app)
-    answers = Answers(parts, lambda _response: Response("down", 503))
+    answers = Answers(parts, lambda _response: Response("down", status))
     with batching(answers, emulator, tmp_path, dataverse={"retry_budget": "5s"}) as app:
         result = app.sync(write=True)
         assert (result.outcome, result.counts["written_goals"]) == (Outcome.OK, 5)
@@ -243,3 +244,42 @@ def test_after_a_large_batch_was_lost_smaller_ones_are_sent(tmp_path: Path) -> N
         assert app.sync(write=True).counts["written_goals"] == GOALS
     assert [len(batch) for batch in parts.batches if batch] == [GOALS, 250, 250, 250, 250]
     assert actual(emulator, "Bob") == RIGHT["Bob"]
+
+
+def test_a_lost_write_of_a_percentage_alone_is_sent_again(tmp_path: Path) -> None:
+    emulator = load(tmp_path, keep_percentage=False)
+    with application(emulator, tmp_path) as app:
+        app.sync(write=True)
+    change(emulator, ANN, targetmoney=Decimal(1000))
+    before = goal_values(emulator)["Ann"]["percentage"]
+    parts = Parts(emulator.app)
+    lost = FaultyApp(parts, [Fault("POST $batch", nth=(1,), close="before")])
+    with batching(GoalBatches(lost, parts), emulator, tmp_path) as app:
+        assert [change.column for write in app.sync(write=True).plan.writes for change in write.changes] == [
+            "percentage"
+        ]
+    assert goal_values(emulator)["Ann"]["percentage"] != before
+
+
+def test_a_refused_version_is_noted_before_the_goal_is_read_again(tmp_path: Path) -> None:
+    emulator = load(tmp_path)
+    parts = Parts(emulator.app, lambda one: Refusal(412, "0x80060882", "moved") if ANN in one.path else None)
+    broken = FaultyApp(parts, [Fault("POST $batch", nth=(2,), status=503)])
+    with batching(GoalBatches(broken, parts), emulator, tmp_path) as app:
+        with pytest.raises(RetryableError):
+            app.sync(write=True)
+        written = app.line.journal.written_values()
+    assert ANN not in written
+    assert len(written) == 4
+
+
+def test_goals_that_may_not_be_written_do_not_keep_the_others_from_it(tmp_path: Path) -> None:
+    emulator = load(tmp_path)
+    south = made_id("goal", "South")
+    parts = Parts(
+        emulator.app,
+        lambda one: Refusal(403, "0x80040220", "no") if one.method == "PATCH" and south not in one.path else None,
+    )
+    with batching(parts, emulator, tmp_path, writeback={"mode": "override", "batch_size": 1}) as app:
+        assert app.sync(write=True).outcome is Outcome.PARTIAL
+    assert actual(emulator, "South") is not None
