@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -17,9 +18,10 @@ from d365sync.core.values import Value
 from d365sync.dataverse.wire import decode_json
 from d365sync.emulator import Emulator
 from d365sync.errors import ConfigError, GuardError, UsageError
+from d365sync.journal.store import Intent
 from d365sync.sync.commanded import apply_saved, undo
 from d365sync.sync.cycle import Outcome
-from tests.emulated import URL, application, goal_values
+from tests.emulated import NOW, URL, application, goal_values
 from tests.golden.casebook import made_id
 from tests.integration.test_line import ANN, actual, change, load
 
@@ -69,6 +71,29 @@ def test_undo_of_a_second_run_leaves_the_override_of_the_first(tmp_path: Path) -
         deal(emulator, 600)
         assert app.sync(write=True).outcome is Outcome.OK
     assert actual(emulator, "Ann") == 600, "the override is still known as ours"
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_run_can_be_undone_after_the_later_one_was_or_never_arrived(tmp_path: Path, *, arrived: bool) -> None:
+    emulator = load(tmp_path)
+    before, flags_before = goal_values(emulator), flags(emulator)
+    with application(emulator, tmp_path) as app:
+        journal = app.line.journal
+        first = app.sync(write=True).run_id
+        if arrived:
+            deal(emulator, 500)
+            second = app.sync(write=True).run_id
+            assert undo(app.line, second, write=True).outcome is Outcome.OK
+        else:
+            second = journal.start_run("sync", "override", NOW + dt.timedelta(hours=1))
+            lost = [
+                Intent(one.goal_id, one.title, one.etag or "", one.after, {**one.after, "actualmoney": Decimal(500)})
+                for one in journal.written_by(first)
+            ]
+            journal.intend(second, lost, NOW)
+            assert undo(app.line, second, write=True).run_id is None
+        assert undo(app.line, first, write=True).outcome is Outcome.OK
+    assert (goal_values(emulator), flags(emulator)) == (before, flags_before)
 
 
 def test_undo_leaves_alone_what_somebody_changed_since_but_not_what_was_renamed(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def plan_undo(
 ) -> WritePlan:
     """Compare what a run wrote with the goals as they are now; goals in title order.
 
-    A goal that a later run wrote, or that somebody changed, closed or deleted, is left alone. A rename is no change.
+    A goal that holds what a later run wrote, or that somebody changed, closed or deleted, is left alone. A rename is no
+    change, nor is a later run that was undone or whose writes never arrived.
     With ``own``, the run wrote these columns of the organization's own, and ``stamp`` takes the time of the undo.
     """
     kind = _OwnColumns(tuple(own), stamp) if own else _Override()
@@ -69,12 +70,13 @@ def _step(written: WrittenGoal, goal: Goal | None, kind: _Override | _OwnColumns
         return Skip(written.goal_id, written.title, SkipReason.GONE, f"'{written.title}' was deleted since")
     if kind.holds(goal, written.before):
         return None
-    if written.later is not None:
+    candidates = [written.after] if written.sure else as_stored(written.after)
+    as_left = goal.etag == written.etag or any(kind.holds(goal, one) for one in candidates)
+    if not as_left and written.later is not None:
         return _skip(goal, SkipReason.CONFLICT, f"was written again by run {written.later}; undo that one first")
     if not goal.is_open:
         return _skip(goal, SkipReason.CLOSED, "is closed; Dataverse keeps it read-only")
-    candidates = [written.after] if written.sure else as_stored(written.after)
-    if goal.etag != written.etag and not any(kind.holds(goal, one) for one in candidates):
+    if not as_left:
         return _skip(goal, SkipReason.CONFLICT, "was changed since by somebody else; left as it is")
     return kind.write(goal, written.before) if goal.etag else no_etag(goal)
 
