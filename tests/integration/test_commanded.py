@@ -30,6 +30,10 @@ def flags(emulator: Emulator) -> Mapping[str, Value]:
     return {str(row["title"]): row.get("isoverridden") for row in emulator.store.rows("goal").values()}
 
 
+def percentages(emulator: Emulator) -> Mapping[str, Value]:
+    return {str(row["title"]): row.get("percentage") for row in emulator.store.rows("goal").values()}
+
+
 def deal(emulator: Emulator, amount: int) -> None:
     money = Decimal(amount)
     emulator.store.change("opportunity", made_id("deal", "1"), {"actualvalue": money, "actualvalue_base": money})
@@ -94,6 +98,20 @@ def test_a_run_can_be_undone_after_the_later_one_was_or_never_arrived(tmp_path: 
             assert undo(app.line, second, write=True).run_id is None
         assert undo(app.line, first, write=True).outcome is Outcome.OK
     assert (goal_values(emulator), flags(emulator)) == (before, flags_before)
+
+
+def test_undo_of_a_run_that_wrote_only_percentages_puts_them_back(tmp_path: Path) -> None:
+    emulator = load(tmp_path)
+    with application(emulator, tmp_path) as app:
+        app.sync(write=True)
+        change(emulator, ANN, targetmoney=Decimal(400))
+        before = percentages(emulator)
+        result = app.sync(write=True)
+        assert {change.column for write in result.plan.writes for change in write.changes} == {"percentage"}
+        assert percentages(emulator) != before
+        assert undo(app.line, result.run_id, write=True).outcome is Outcome.OK
+        assert percentages(emulator) == before
+        assert undo(app.line, result.run_id, write=True).run_id is None, "there is nothing left to put back"
 
 
 def test_undo_leaves_alone_what_somebody_changed_since_but_not_what_was_renamed(tmp_path: Path) -> None:

@@ -83,13 +83,15 @@ def _step(written: WrittenGoal, goal: Goal | None, kind: _Override | _OwnColumns
 
 @dataclass(frozen=True, slots=True)
 class _Override:
-    """A run that wrote the nine columns and the override."""
+    """A run that wrote the nine columns, the percentage and the override."""
 
     def holds(self, goal: Goal, columns: Columns) -> bool:
-        """Say whether a goal has these nine columns and this override; one that is not named is not compared."""
+        """Say whether a goal has these nine columns; percentage and override are compared where they are named."""
         flag = columns.get(OVERRIDDEN)
-        return all(goal.native.get(name) == columns.get(name) for name in VALUE_COLUMNS) and (
-            flag is None or goal.is_overridden == bool(flag)
+        return (
+            all(goal.native.get(name) == columns.get(name) for name in VALUE_COLUMNS)
+            and (PERCENTAGE not in columns or goal.percentage == columns[PERCENTAGE])
+            and (flag is None or goal.is_overridden == bool(flag))
         )
 
     def write(self, goal: Goal, before: Columns) -> GoalWrite:
