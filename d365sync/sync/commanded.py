@@ -18,6 +18,7 @@ from d365sync.core.goals.putback import plan_undo
 from d365sync.core.goals.savedplan import SavedPlan, as_write_plan, differences
 from d365sync.core.goals.writes import STAMP, SkipReason, WritePlan
 from d365sync.dataverse.rowbatch import read_rows
+from d365sync.dataverse.usage import Traffic
 from d365sync.errors import GuardError, RemoteError, UsageError
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.cycle import Line, Outcome, databases, pusher
@@ -34,11 +35,15 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """What is commanded, in which write mode, and the columns of the organization's own it is about."""
+    """What is commanded, in which write mode, and the columns of the organization's own it is about.
+
+    ``before`` is the traffic of the client as it began.
+    """
 
     name: str
     mode: str
     own: tuple[str, ...]
+    before: Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ def apply_saved(line: Line, saved: SavedPlan, *, write: bool) -> Commanded:
             organization's own that the configuration does not name; nothing was written.
         ConfigError: a column of the organization's own cannot take its number.
     """
+    before = line.client.usage.since()
     claim(line.client, line.config.dataverse.url, databases(line))
     own = _named(line.config.writeback.columns, saved)
     table = _goal_table(line, own)
@@ -80,7 +86,7 @@ def apply_saved(line: Line, saved: SavedPlan, *, write: bool) -> Commanded:
         more = f" and {counted(len(stale) - NAMED, 'more goal')}" if len(stale) > NAMED else ""
         raise GuardError(f"the plan is stale: {'; '.join(stale[:NAMED])}{more}", hint="make a new plan and look at it")
     plan = as_write_plan(saved, goals, line.config.writeback.columns.get(STAMP, ""))
-    return _write(line, table, _Command("apply", saved.mode, own), plan, goals, write=write)
+    return _write(line, table, _Command("apply", saved.mode, own, before), plan, goals, write=write)
 
 
 def undo(line: Line, run_id: str, *, write: bool) -> Commanded:
@@ -97,6 +103,7 @@ def undo(line: Line, run_id: str, *, write: bool) -> Commanded:
             f"run {run_id} had the platform recalculate goals, which cannot be undone",
             hint="the platform's own numbers follow from the records",
         )
+    before = line.client.usage.since()
     claim(line.client, line.config.dataverse.url, databases(line))
     written = line.journal.written_by(run_id)
     own = tuple(dict.fromkeys(name for one in written for name in one.before)) if run.mode == COLUMNS else ()
@@ -104,7 +111,7 @@ def undo(line: Line, run_id: str, *, write: bool) -> Commanded:
     goals = _goals(line, table, [one.goal_id for one in written], own)
     stamp = line.config.writeback.columns.get(STAMP, "")
     plan = plan_undo(written, goals, own, stamp if stamp in table.table.columns else "")
-    return _write(line, table, _Command("undo", run.mode, own), plan, goals, write=write)
+    return _write(line, table, _Command("undo", run.mode, own, before), plan, goals, write=write)
 
 
 def _named(columns: OwnColumns, saved: SavedPlan) -> tuple[str, ...]:
@@ -132,10 +139,12 @@ def _write(
     try:
         pushed = pusher(line, run_id, table, command.own).push(plan, goals, leaving_alone)
     except BaseException as error:
-        line.journal.finish_run(run_id, "failed", {}, str(error) or type(error).__name__, line.clock())
+        cost = line.client.usage.since(command.before).counts
+        line.journal.finish_run(run_id, "failed", cost, str(error) or type(error).__name__, line.clock())
         raise
     result = Commanded(plan, run_id, pushed)
-    line.journal.finish_run(run_id, result.outcome.name.lower(), _counts(result, pushed), "", line.clock())
+    counts = {**_counts(result, pushed), **line.client.usage.since(command.before).counts}
+    line.journal.finish_run(run_id, result.outcome.name.lower(), counts, "", line.clock())
     return result
 
 

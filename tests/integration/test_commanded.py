@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from d365sync.app import App
+from d365sync.app import App, opened
 from d365sync.cli.output import json_text
 from d365sync.cli.sync import plan_document
 from d365sync.core.goals.savedplan import SavedPlan, read_saved_plan
@@ -17,11 +17,13 @@ from d365sync.core.goals.writes import SkipReason
 from d365sync.core.values import Value
 from d365sync.dataverse.wire import decode_json
 from d365sync.emulator import Emulator
-from d365sync.errors import ConfigError, GuardError, UsageError
+from d365sync.emulator.faults import Fault, FaultyApp
+from d365sync.emulator.inprocess import mounted_session
+from d365sync.errors import AuthError, ConfigError, GuardError, UsageError
 from d365sync.journal.store import Intent
 from d365sync.sync.commanded import apply_saved, undo
 from d365sync.sync.cycle import Outcome
-from tests.emulated import NOW, URL, application, goal_values
+from tests.emulated import NOW, URL, application, configuration, goal_values
 from tests.golden.casebook import made_id
 from tests.integration.test_line import ANN, actual, change, load
 
@@ -37,6 +39,11 @@ def percentages(emulator: Emulator) -> Mapping[str, Value]:
 def deal(emulator: Emulator, amount: int) -> None:
     money = Decimal(amount)
     emulator.store.change("opportunity", made_id("deal", "1"), {"actualvalue": money, "actualvalue_base": money})
+
+
+def counted(app: App, run_id: str) -> int | None:
+    run = app.line.journal.run(run_id)
+    return run.counts.get("operations") if run else None
 
 
 def saved(app: App) -> SavedPlan:
@@ -168,6 +175,30 @@ def test_a_stale_plan_is_refused_whole(tmp_path: Path, *, gone: bool) -> None:
         with pytest.raises(GuardError, match=f"'Ann' was {'deleted' if gone else 'changed'} since"):
             apply_saved(app.line, plan, write=True)
     assert actual(emulator, "Bob") is None
+
+
+def test_the_requests_of_apply_and_undo_count_among_the_days_also_where_they_fail(tmp_path: Path) -> None:
+    emulator = load(tmp_path)
+    with application(emulator, tmp_path) as app:
+        plan, usage = saved(app), app.line.client.usage
+        moment = usage.since()
+        applied = apply_saved(app.line, plan, write=True).run_id
+        assert applied is not None
+        assert counted(app, applied) == usage.since(moment).counts["operations"] > 5
+        moment = usage.since()
+        undone = undo(app.line, applied, write=True).run_id
+        assert undone is not None
+        assert counted(app, undone) == usage.since(moment).counts["operations"] > 5
+    broken = mounted_session(FaultyApp(emulator.app, [Fault("*$batch", nth=tuple(range(2, 9)), status=401)]))
+    options = {"clock": lambda: NOW + dt.timedelta(hours=1), "environ": {}, "session": broken}
+    with opened(configuration(emulator, tmp_path), **options) as app:
+        with pytest.raises(AuthError):
+            undo(app.line, undone, write=True)
+        (failed,) = app.line.journal.runs(1)
+        assert (failed.outcome, counted(app, failed.id)) == (
+            "failed",
+            app.line.client.usage.since().counts["operations"],
+        )
 
 
 def test_a_plan_of_another_organization_is_refused(tmp_path: Path) -> None:
