@@ -437,8 +437,9 @@ def name_lookups() -> str:
 
 
 def _date_of(headers: Mapping[str, str]) -> dt.datetime | None:
-    """Return the server's clock as an answer tells it, None when it does not."""
+    """Return the server's clock as an answer tells it, None when it does not; without a zone it is UTC."""
     try:
-        return parsedate_to_datetime(headers.get("Date", ""))
+        told = parsedate_to_datetime(headers.get("Date", ""))
     except ValueError:
         return None
+    return told if told.tzinfo else told.replace(tzinfo=dt.UTC)

@@ -197,10 +197,10 @@ def _writable(config: Config, client: DataverseClient, table: Table, book: GoalB
         client.update(table, goal.id, {"title": goal.title}, if_match=NEVER_AN_ETAG, columns=())
     except ConflictError:
         yield Check("write goals", Verdict.OK, "goals may be updated")
-    except AuthError as error:
-        yield failure("write goals", error)
     except RejectedError as error:
         yield Check("write goals", Verdict.WARN, f"could not be tried: {error}")
+    except D365SyncError as error:
+        yield failure("write goals", error)
 
 
 def _held(client: DataverseClient, user_id: str) -> Held:

@@ -234,26 +234,43 @@ def test_how_long_a_certificate_lasts(days: int, verdict: Verdict) -> None:
     assert bool(check.mend) == (verdict is not Verdict.OK)
 
 
-@pytest.mark.parametrize(
-    ("minutes", "verdict"),
-    [(0, "OK"), (-2, "OK"), (3, "WARN"), (-10, "FAIL"), (10, "FAIL"), (1440, "FAIL"), (-1440, "FAIL")],
-)
-def test_a_clock_that_is_wrong_is_told(checks: Checks, minutes: int, verdict: str) -> None:
-    """Row 9."""
+def dated(zone: str) -> Callable[[Emulator], requests.Session]:
+    """Return what makes a session with a server that tells its time in a zone."""
 
-    def dated(emulator: Emulator) -> requests.Session:
+    def made(emulator: Emulator) -> requests.Session:
         def app(environ: Any, start_response: Any) -> Any:
             def dating(status: str, headers: list[tuple[str, str]], info: Any = None) -> Any:
-                date = NOW.strftime("%a, %d %b %Y %H:%M:%S GMT")
+                date = f"{NOW:%a, %d %b %Y %H:%M:%S} {zone}".rstrip()
                 return start_response(status, [*headers, ("Date", date)], info)
 
             return emulator.app(environ, dating)
 
         return mounted_session(app)
 
-    check = named(checks(session=dated, now=NOW + dt.timedelta(minutes=minutes)), "clock")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("minutes", "verdict"),
+    [(0, "OK"), (-2, "OK"), (3, "WARN"), (-10, "FAIL"), (10, "FAIL"), (1440, "FAIL"), (-1440, "FAIL")],
+)
+def test_a_clock_that_is_wrong_is_told(checks: Checks, minutes: int, verdict: str) -> None:
+    """Row 9."""
+    check = named(checks(session=dated("GMT"), now=NOW + dt.timedelta(minutes=minutes)), "clock")
     assert check.verdict == verdict
     assert bool(check.mend) == (verdict != "OK")
+
+
+@pytest.mark.parametrize("zone", ["-0000", "+0000", ""])
+def test_a_servers_clock_that_names_no_zone_is_read_as_utc(checks: Checks, zone: str) -> None:
+    assert named(checks(session=dated(zone)), "clock").verdict is Verdict.OK
+
+
+def test_a_server_that_fails_at_the_trial_update_fails_that_check_alone(checks: Checks) -> None:
+    fault = Fault("PATCH *", status=503)
+    found = checks(mode="override", session=lambda emulator: mounted_session(FaultyApp(emulator.app, [fault])))
+    assert [(check.name, check.exit_code) for check in failed(found)] == [("write goals", 5)]
+    assert "503" in failed(found)[0].found
 
 
 # -- the network (row 32) --------------------------------------------------------------------------------------------
