@@ -26,7 +26,8 @@ matching requests; without any, all. One of these happens:
 - ``expire_token``: the access token is no longer accepted
 - ``meanwhile``: before the request is carried out somebody else makes another one, ``METHOD PATH`` (with ``json``)
 
-The requests inside a ``$batch`` are matched too; to them only ``status``, ``delay_s`` and ``expire_delta`` happen.
+The requests inside a ``$batch`` are matched and counted too, but only for ``status``, ``delay_s`` and
+``expire_delta``: nothing else happens to them.
 
 IO: files.
 """
@@ -135,6 +136,11 @@ class Fault:
     expire_token: bool = False
     meanwhile: str = ""
     json: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def happens_inside(self) -> bool:
+        """Whether it can happen to a request inside a batch."""
+        return self.status is not None or self.delay_s > 0 or self.expire_delta
 
     def concerns(self, request: Request) -> bool:
         """Say whether a request matches; the choice among those that match comes after."""

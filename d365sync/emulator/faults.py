@@ -72,18 +72,18 @@ class FaultyApp:
 
     def _inside(self, request: Request) -> Refusal | None:
         """Return what a request inside a batch is refused with, if a fault strikes it."""
-        fault = self._chosen(request)
+        fault = self._chosen(request, inside=True)
         if fault is None:
             return None
         time.sleep(fault.delay_s)
         return _refusal(fault, request)
 
-    def _chosen(self, request: Request) -> Fault | None:
-        """Count the request for every fault it matches; return the first that strikes."""
+    def _chosen(self, request: Request, *, inside: bool = False) -> Fault | None:
+        """Count the request for every fault it matches (inside a batch: and may meet); return the first to strike."""
         chosen: Fault | None = None
         with self._lock:
             for index, fault in enumerate(self._faults):
-                if fault.concerns(request):
+                if (fault.happens_inside or not inside) and fault.concerns(request):
                     self._counts[index] += 1
                     if chosen is None and fault.strikes(self._counts[index]):
                         chosen = fault

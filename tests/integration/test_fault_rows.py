@@ -125,6 +125,10 @@ def loaded_again(bout: Bout) -> None:
     assert pulled(bout.results[1]).deleted == 1
 
 
+def a_token_for_each_that_expired(bout: Bout) -> None:
+    assert sum(url.endswith("/token") for _at, url in bout.network.sent) == 1 + 3
+
+
 def one_more_token(bout: Bout) -> None:
     assert sum(url.endswith("/token") for _at, url in bout.network.sent) <= 2 * len(bout.codes)
     assert all(count <= 8 for count in bout.requests)
@@ -175,7 +179,7 @@ ROWS: Mapping[str, Row] = {
     "06-delta-links-expired": Row((0, 0), loaded_again),
     "06-delta-links-refused": Row((0, 0), loaded_again),
     "06-tracking-switched-off": Row((0, 0), loaded_again),
-    "07-tokens-expire": Row((0, 0)),
+    "07-tokens-expire": Row((0, 0), a_token_for_each_that_expired),
     "07-no-token-accepted": Row((6, 6), one_more_token),
     "08-tokens-that-are-none": Row((6, 6), one_more_token),
     "09-clocks-differ": Row((0, 0)),

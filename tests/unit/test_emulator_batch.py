@@ -232,6 +232,14 @@ def test_faults_strike_requests_inside_a_batch(org: Org) -> None:
     assert statuses(send(org, parts[0])) == [204]
 
 
+def test_a_fault_that_cannot_happen_inside_a_batch_waits_for_a_request_outside(org: Org) -> None:
+    once: list[dict[str, Any]] = [{"expire_token": True}, {"duplicate_page": True}, {"delay_s": 0.001}]
+    faulty = FaultyApp(org.emulator.app, [Fault("GET accounts", nth=(1,), **effect) for effect in once])
+    org.session.mount("https://", InProcessAdapter(faulty))
+    assert statuses(send(org, single("GET accounts"), prefer="odata.continue-on-error")) == [200]
+    assert org.call("GET", "accounts").status_code == 401
+
+
 def test_a_fault_of_a_status_without_name_strikes_too(org: Org) -> None:
     org.session.mount("https://", InProcessAdapter(FaultyApp(org.emulator.app, [Fault("GET accounts", status=599)])))
     assert statuses(send(org, single("GET accounts"), prefer="odata.continue-on-error")) == [599]
