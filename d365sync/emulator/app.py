@@ -81,15 +81,15 @@ class EmulatorApp:
             return json_response({"error": error.error, "error_description": str(error)}, status=error.status)
 
     def _service(self, request: Request) -> Response:
-        preferences = parse_preferences(request.headers.getlist("Prefer"))
-        user = ""
+        user = applied = ""
         try:
             user = self._signed_in(request)
             with self.protection.request(user) as spent:
                 response = self._answered(request, spent)
+            if response.status_code < 300:
+                applied = parse_preferences(request.headers.getlist("Prefer")).applied
         except Refusal as refusal:
             response = refusal_response(refusal)
-        applied = preferences.applied if response.status_code < 300 else ""
         return self._finished(response, applied, self.protection.left(user) if user else {})
 
     def _signed_in(self, request: Request) -> str:

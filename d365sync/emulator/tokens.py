@@ -289,7 +289,10 @@ def _resource(scope: str, origin: str, endings: tuple[str, ...] = SCOPES[:1]) ->
 
 
 def _same_place(one: str, other: str) -> bool:
-    return _place(one) == _place(other)
+    try:
+        return _place(one) == _place(other)
+    except ValueError:  # no address at all
+        return False
 
 
 def _place(url: str) -> tuple[str, str, int | None, str]:

@@ -116,6 +116,8 @@ def test_the_microsoft_clients_picklist_call_is_answered(org: Org) -> None:
         (f"{GOAL}/{CAST}NosuchAttributeMetadata", 400, "0x80060888"),
         (f"{GOAL}?$expand=Privileges", 501, ""),
         ("EntityDefinitions?$filter=startswith(LogicalName,'a')", 501, ""),
+        ("EntityDefinitions?$filter=LogicalName/Value eq 'goal'", 400, "0x80060888"),
+        (f"EntityDefinitions?$filter=ObjectTypeCode eq {'9' * 5000}", 400, "0x80060888"),
         ("RelationshipDefinitions?$orderby=SchemaName", 501, ""),
         ("RelationshipDefinitions(SchemaName='nosuch')", 404, "0x80060888"),
     ],

@@ -62,6 +62,7 @@ def test_a_filter_keeps_the_rows_it_means(org: Org, filter_text: str, expected: 
         ("$orderby=name sideways", 400, "$orderby"),
         ("$skip=5", 400, "Skip Clause is not supported in CRM"),
         ("$top=-1", 400, "$top"),
+        (f"$top={'9' * 5000}", 400, "$top"),
         ("$count=maybe", 400, "$count"),
         ("$nonsense=1", 400, "$nonsense"),
         ("fetchXml=<fetch/>", 400, "entity"),
@@ -75,6 +76,14 @@ def test_what_is_not_understood_is_refused_by_name(org: Org, query: str, status:
     response = org.call("GET", f"opportunities?{query}")
     assert response.status_code == status
     assert says in response.json()["error"]["message"]
+
+
+def test_a_page_size_with_too_many_digits_is_refused_by_name(org: Org) -> None:
+    headers = {"Prefer": f"odata.maxpagesize={'9' * 5000}"}
+    for path in ("opportunities", "WhoAmI"):
+        response = org.call("GET", path, headers=headers)
+        assert code(response) == (400, "0x80060888")
+        assert "odata.maxpagesize" in response.json()["error"]["message"]
 
 
 def test_an_address_that_is_too_long_is_refused(org: Org) -> None:

@@ -97,6 +97,8 @@ def test_a_wrong_secret_is_refused_as_msal_expects() -> None:
         ({"client_id": "11111111-1111-4111-8111-111111111111"}, 400, "unauthorized_client", 700016),
         ({"tenant": "11111111-1111-4111-8111-111111111111"}, 400, "invalid_request", 90002),
         ({"scope": "https://other.crm.dynamics.com/.default"}, 400, "invalid_resource", 500011),
+        ({"scope": "https://localhost:99999/.default"}, 400, "invalid_resource", 500011),
+        ({"scope": "https://[/.default"}, 400, "invalid_resource", 500011),
         ({"scope": f"{ORIGIN}/user_impersonation"}, 400, "invalid_scope", 70011),
         ({"grant_type": "password"}, 400, "unsupported_grant_type", 70003),
         (

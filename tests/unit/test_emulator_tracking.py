@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import Any
 
 import pytest
@@ -127,3 +128,24 @@ def test_a_token_from_the_future_or_none_is_refused(org: Org) -> None:
     ahead = f"opportunities?$deltatoken={version + 1}!05/01/2026 12:00:00"
     assert code(org.call("GET", ahead)) == (400, "0x80044352")
     assert code(org.call("GET", "opportunities?$deltatoken=x")) == (400, "0x80060888")
+    assert code(org.call("GET", f"opportunities?$deltatoken={version}!13/45/2026 12:00:00")) == (400, "0x80060888")
+
+
+@pytest.mark.parametrize("prefer", ["odata.maxpagesize=2", f"{TRACK},odata.maxpagesize=2"])
+def test_changes_go_on_from_a_page_of_changes_only(org: Org, prefer: str) -> None:
+    _, link = load(org)
+    token = org.get(DEALS, prefer)["@odata.nextLink"].partition("$skiptoken=")[2]
+    response = org.call("GET", f"{link}&$skiptoken={token}")
+    assert code(response) == (400, "0x80060888")
+    assert "skip token" in response.json()["error"]["message"]
+
+
+def test_a_place_in_changes_without_a_good_token_is_refused(org: Org) -> None:
+    _, link = load(org)
+    for number in (1, 2):
+        org.patch(deal(number), {"name": f"n{number}"})
+    following = org.get(link, f"{TRACK},odata.maxpagesize=1")["@odata.nextLink"]
+    assert org.call("GET", following).status_code == 200
+    spoiled = re.sub(r"(deltatoken=%22)\d+", r"\1x", following)
+    assert spoiled != following
+    assert code(org.call("GET", spoiled)) == (400, "0x80060888")

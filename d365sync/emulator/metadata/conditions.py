@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from d365sync.emulator.refuse import not_implemented
+from d365sync.emulator.odata.literals import MAX_DIGITS
+from d365sync.emulator.refuse import bad_uri, not_implemented
 
 Keep = Callable[[dict[str, Any]], bool]
 
@@ -22,7 +23,7 @@ def parse_conditions(text: str) -> Keep:
     """Return what tells whether a definition is kept.
 
     Raises:
-        Refusal: the filter is of another form.
+        Refusal: the filter is of another form, or has too long a number.
     """
     either = [[_term(term) for term in part.split(" and ")] for part in text.strip().split(" or ")]
     return lambda document: any(all(term(document) for term in terms) for terms in either)
@@ -33,14 +34,18 @@ def _term(text: str) -> Keep:
     if match is None:
         raise not_implemented(f"the filter '{text.strip()}' over definitions")
     name, inner, word = match[1], match[2], match[3]
+    if len(match[8] or "") > MAX_DIGITS:
+        raise bad_uri(f"The number '{match[8][:40]}…' is too long.")
     wanted = _literal(match)
 
     def keep(document: dict[str, Any]) -> bool:
         if name not in document:
             raise not_implemented(f"the property '{name}' in a filter over definitions")
         value = document[name]
-        if inner:
-            value = value["Value"]
+        if inner and value is not None:
+            if not isinstance(value, dict):
+                raise bad_uri(f"The property '{name}' has no property 'Value'.")
+            value = value.get("Value")
         return (value == wanted) is (word == "eq")
 
     return keep

@@ -75,11 +75,11 @@ def read_cookie(text: str) -> Cookie:
     """
     outer = _OUTER.fullmatch(text)
     if outer is None:
-        raise _malformed()
+        raise malformed()
     inner = unquote(outer[2])
     last = tuple((name, None if value is None else unescape(value, {"&quot;": '"'})) for name, value in _last(inner))
     if not last:
-        raise _malformed()
+        raise malformed()
     return Cookie(int(outer[1]), last, unquote(outer[5]) if outer[5] is not None else None)
 
 
@@ -102,5 +102,6 @@ def _lower(text: str) -> str:
     return re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), quote(text, safe=""))
 
 
-def _malformed() -> Refusal:
+def malformed() -> Refusal:
+    """Refuse a ``$skiptoken`` that is none of ours."""
     return bad_uri("The skip token in the request URI is malformed.")

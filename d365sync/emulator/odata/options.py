@@ -12,6 +12,7 @@ from d365sync.core.schema import ColumnType
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.odata.asking import Asking
 from d365sync.emulator.odata.filters import parse_filter
+from d365sync.emulator.odata.literals import MAX_DIGITS
 from d365sync.emulator.odata.predicates import Predicate
 from d365sync.emulator.odata.splitting import name_and_inside, split_outside
 from d365sync.emulator.refuse import bad_uri, no_property, not_implemented
@@ -144,8 +145,8 @@ def _order_term(text: str, facts: TableFacts) -> Order:
 def _top(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal():
-        raise bad_uri(f"Invalid value '{text}' for $top query option found. It must be a non-negative integer.")
+    if not text.isdecimal() or len(text) > MAX_DIGITS:
+        raise bad_uri(f"Invalid value '{text[:40]}' for $top query option found. It must be a non-negative integer.")
     return int(text)
 
 

@@ -9,6 +9,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from d365sync.emulator.odata.literals import MAX_DIGITS
+from d365sync.emulator.refuse import bad_uri
+
 _PREFERENCE = re.compile(r"\s*([\w.\-]+)\s*(?:=\s*(?:\"([^\"]*)\"|([^,\"]*)))?\s*(?:,|$)")
 
 
@@ -37,13 +40,19 @@ class Preferences:
 
 
 def parse_preferences(headers: Iterable[str]) -> Preferences:
-    """Read every ``Prefer`` header; preferences that are not known are not granted."""
+    """Read every ``Prefer`` header; preferences that are not known are not granted.
+
+    Raises:
+        Refusal: a page size has more digits than any number.
+    """
     size: int | None = None
     annotations: tuple[str, ...] = ()
     granted: list[str] = []
     flags: set[str] = set()
     for name, value in _pairs(headers):
         shown = f'{name}="{value}"' if name == "odata.include-annotations" else f"{name}={value}" if value else name
+        if name == "odata.maxpagesize" and len(value) > MAX_DIGITS:
+            raise bad_uri(f"The value '{value[:40]}…' of the preference 'odata.maxpagesize' is too long.")
         if name == "odata.maxpagesize" and value.isdecimal() and int(value) > 0:
             size = int(value)
         elif name == "odata.include-annotations":

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from d365sync.core.values import Row
 from d365sync.emulator.facts import TableFacts
-from d365sync.emulator.odata.cookie import Cookie, read_cookie, write_cookie
+from d365sync.emulator.odata.cookie import Cookie, malformed, read_cookie, write_cookie
 from d365sync.emulator.odata.options import Options
 from d365sync.emulator.odata.pages import Page, page_size, query_page
 from d365sync.emulator.odata.prefer import Preferences
@@ -59,10 +59,10 @@ def delta_page(store: Store, facts: TableFacts, options: Options, preferences: P
     """Return a page of what changed after the token.
 
     Raises:
-        Refusal: the token has expired (0x80044352) or is none.
+        Refusal: the token has expired (0x80044352) or is none, or the place to go on from is not one in changes.
     """
     since = read_token(store, options.delta_token or "")
-    cookie = read_cookie(options.skip_token) if options.skip_token is not None else None
+    cookie = _changes_cookie(options.skip_token) if options.skip_token is not None else None
     token = (cookie.delta_token if cookie else None) or issue_token(store)
     until = int(token.partition("!")[0])
     pending = _pending(store, facts, since, until, cookie)
@@ -93,9 +93,12 @@ def read_token(store: Store, text: str) -> int:
         Refusal: the token has expired or is none.
     """
     match = _TOKEN.fullmatch(text)
+    try:
+        issued = dt.datetime.strptime(match[2] if match else "", _STAMP).replace(tzinfo=dt.UTC)
+    except ValueError:
+        match = None
     if match is None:
         raise bad_uri("The delta token in the request URI is malformed.")
-    issued = dt.datetime.strptime(match[2], _STAMP).replace(tzinfo=dt.UTC)
     if store.clock.now() - issued > _lifetime(store) or int(match[1]) > store.version:
         raise expired(store)
     return int(match[1])
@@ -113,6 +116,16 @@ def expired(store: Store) -> Refusal:
 def _lifetime(store: Store) -> dt.timedelta:
     days = store.only("organization").get("expirechangetrackingindays")
     return dt.timedelta(days=days if isinstance(days, int) else store.settings.expire_change_tracking_days)
+
+
+def _changes_cookie(text: str) -> Cookie:
+    """Read a place in changes: one of rows, or of a tracked load, is none."""
+    cookie = read_cookie(text)
+    kind, version = cookie.last[-1]
+    known = kind in (_UPSERTS, _DELETIONS) and re.fullmatch(r"\d{1,18}", version or "")
+    if not known or _TOKEN.fullmatch(cookie.delta_token or "") is None:
+        raise malformed()
+    return cookie
 
 
 def _pending(
