@@ -42,13 +42,20 @@ def answer_fetch(call: Call, facts: TableFacts) -> tuple[dict[str, Any], int | N
     try:
         fetch = _parsed(call, facts)
         context = caller_context(call.store, call.user_id, call.store.clock.now())
-        result = evaluate_result(fetch, StoredTables(call.store), call.store.catalogue.schema, context)
+        result = evaluate_result(fetch, _tables(call, fetch), call.store.catalogue.schema, context)
     except FetchXmlError as error:
         raise Refusal(400, error.code or ARGUMENT, str(error)) from error
     encoder = FetchedEncoder(call.store, facts, fetch, result, call.preferences)
     document = {"@odata.context": _context(call, facts, encoder), **_paging(call, facts, fetch, result)}
     document["value"] = [encoder.encode(at) for at in range(len(result.rows))]
     return document, result.total if fetch.return_total else None
+
+
+def _tables(call: Call, fetch: Fetch) -> StoredTables:
+    """Return the rows the query may see. Assumed: the names of lookups are read whoever may read their rows."""
+    tables = call.store.catalogue.tables
+    read = {fetch.entity, *(link.name for link in _all_links(fetch))} & tables.keys()
+    return StoredTables(call.store, {name: call.access.test("Read", tables[name]) for name in read})
 
 
 def _parsed(call: Call, facts: TableFacts) -> Fetch:

@@ -6,6 +6,7 @@ import shutil
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -53,6 +54,37 @@ def test_a_collection_holds_what_the_user_may_read(org: Org) -> None:
         "alpha two",
         "50% off",
     ]
+
+
+def fetched(org: Org, headers: dict[str, str], inside: str, of: str = "") -> Any:
+    text = f'<fetch{of}><entity name="opportunity">{inside}</entity></fetch>'
+    response = org.call("GET", f"opportunities?fetchXml={quote(text)}", headers=headers)
+    assert response.status_code == 200, response.text
+    return response.json()["value"]
+
+
+def test_a_fetchxml_query_holds_what_the_user_may_read_of_every_table(org: Org) -> None:
+    named = '<attribute name="name"/>'
+    assert [row["name"] for row in fetched(org, AS_ANN, named)] == ["Alpha"]
+    assert [row["name"] for row in fetched(org, AS_BOB, named)] == ["beta", "alpha two", "50% off"]
+    count = '<attribute name="opportunityid" alias="n" aggregate="count"/>'
+    assert [fetched(org, who, count, ' aggregate="true"') for who in ({}, AS_BOB)] == [[{"n": 5}], [{"n": 3}]]
+
+
+def test_rows_linked_in_a_fetchxml_query_are_those_within_sight(org: Org) -> None:
+    """Of the users Bob reads his own row only, not that of Ann, who changed a deal of his."""
+    org.emulator.store.change("opportunity", made_id("e", 2), {"modifiedby": ANN})
+    link = (
+        '<link-entity name="systemuser" from="systemuserid" to="modifiedby" link-type="{}" alias="who">{}</link-entity>'
+    )
+    shown = '<attribute name="name"/>' + link.format("outer", '<attribute name="fullname"/>')
+    assert {row["name"]: row.get("who.fullname") for row in fetched(org, {}, shown)}["beta"] == "Ann Lee"
+    assert {row["name"]: row.get("who.fullname") for row in fetched(org, AS_BOB, shown)}["beta"] is None
+    within = link.format("any", "").replace(' alias="who"', "")
+    for joined in (link.format("inner", ""), f"<filter>{within}</filter>"):
+        inside = f'<attribute name="name"/>{joined}'
+        assert "beta" in [row["name"] for row in fetched(org, {}, inside)]
+        assert "beta" not in [row["name"] for row in fetched(org, AS_BOB, inside)]
 
 
 def test_pages_and_counts_follow_what_is_seen(org: Org) -> None:
