@@ -20,7 +20,7 @@ from d365sync.emulator.odata.encode import RowEncoder, etag
 from d365sync.emulator.odata.options import Options, every_expand, parse_options
 from d365sync.emulator.odata.pages import COUNT_CAP, Page, count_rows, query_page
 from d365sync.emulator.odata.predicates import Predicate, both
-from d365sync.emulator.odata.tracking import check_tracking, delta_page, tracked_page
+from d365sync.emulator.odata.tracking import check_tracking, count_changes, delta_page, tracked_page
 from d365sync.emulator.refuse import bad_uri, not_implemented
 from d365sync.emulator.sql import answer_sql
 from d365sync.emulator.stored import StoredTables
@@ -105,8 +105,7 @@ def count_collection(call: Call, facts: TableFacts) -> Response:
     if options.delta_token is not None:
         check_tracking(call.store, facts, call.arguments)
         call.need_global("Read", facts)
-        page = delta_page(call.store, facts, options, call.preferences)
-        return Response(str(len(page.rows) + len(page.deleted)), content_type="text/plain")
+        return Response(str(count_changes(call.store, facts, options)), content_type="text/plain")
     return Response(str(count_rows(call.store, facts, _seen(call, facts, options))), content_type="text/plain")
 
 

@@ -74,6 +74,18 @@ def test_a_delta_may_be_counted_and_paged(org: Org) -> None:
         assert names(entries) == ["n4", "n5", "n1", "-", "-"]
 
 
+def test_the_count_of_a_delta_is_that_of_all_pages_and_stops_at_five_thousand(org: Org) -> None:
+    _, link = load(org)
+    for number in (4, 5, 1):
+        org.patch(deal(number), {"name": f"n{number}"})
+    org.call("DELETE", deal(2))
+    counted = link.replace("opportunities?", "opportunities/$count?")
+    assert org.call("GET", counted, headers={"Prefer": "odata.maxpagesize=2"}).text == "4"
+    for number in range(5000):
+        org.emulator.store.put("opportunity", {"opportunityid": made_id("f", number), "name": "many"})
+    assert org.call("GET", counted).text == "5000"
+
+
 def test_a_row_deleted_and_made_again_is_no_deletion(org: Org) -> None:
     _, link = load(org)
     org.call("DELETE", deal(1))

@@ -19,7 +19,7 @@ from d365sync.core.values import Row
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.odata.cookie import Cookie, malformed, read_cookie, write_cookie
 from d365sync.emulator.odata.options import Options
-from d365sync.emulator.odata.pages import Page, page_size, query_page
+from d365sync.emulator.odata.pages import COUNT_CAP, Page, page_size, query_page
 from d365sync.emulator.odata.prefer import Preferences
 from d365sync.emulator.refuse import EXPIRED_STAMP, NOT_TRACKED, Refusal, bad_uri
 from d365sync.emulator.store import VERSION, Store
@@ -74,6 +74,16 @@ def delta_page(store: Store, facts: TableFacts, options: Options, preferences: P
         delta_token=quote_token(token) if len(pending) <= size else None,
         next_token=_delta_cookie(sent, cookie, token) if len(pending) > size else None,
     )
+
+
+def count_changes(store: Store, facts: TableFacts, options: Options) -> int:
+    """Return the number of changes after the token, on all pages, at most 5,000.
+
+    Raises:
+        Refusal: the token has expired (0x80044352) or is none.
+    """
+    since = read_token(store, options.delta_token or "")
+    return min(COUNT_CAP, len(_pending(store, facts, since, store.version, None)))
 
 
 def issue_token(store: Store) -> str:
