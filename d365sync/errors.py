@@ -57,6 +57,10 @@ class UsageError(D365SyncError):
     exit_code = 2
 
 
+FORBIDDEN, NOT_THERE, THROTTLED = 403, 404, 429
+"""Statuses of refusals that are told apart by them."""
+
+
 class RemoteError(D365SyncError):
     """Dataverse (or the token endpoint) failed; ``status`` is None when no answer came."""
 

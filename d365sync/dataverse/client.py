@@ -28,7 +28,6 @@ from d365sync.dataverse.batch import MULTIPART, Part, PartAnswer, compose, parse
 from d365sync.dataverse.batch import content_type as batch_type
 from d365sync.dataverse.decoding import PageDecoder
 from d365sync.dataverse.retry import RetryPolicy
-from d365sync.dataverse.throttle import side_by_side
 from d365sync.dataverse.transport import API_VERSION, Answer, Transport
 from d365sync.dataverse.wire import (
     LOOKUP_LOGICAL_NAME,
@@ -42,16 +41,13 @@ from d365sync.dataverse.wire import (
     select_clause,
     tenant_named,
 )
-from d365sync.errors import ProtocolError, RejectedError, RetryableError
+from d365sync.errors import NOT_THERE, ProtocolError, RejectedError, RetryableError
 
 log = structlog.get_logger(__name__)
 AnyPage = TypeVar("AnyPage", Page, FetchedPage)
 
-T = TypeVar("T")
-
 TRACKED = "odata.track-changes"
 ACTION_NAMESPACE = "Microsoft.Dynamics.CRM"
-NOT_THERE = 404
 MOST_PAGES = 100_000
 """Pages of a table beyond which its links are not believed to end: 500 million rows at 5,000 a page."""
 
@@ -86,18 +82,6 @@ class DataverseClient:
         self._ahead = Lookahead()
         self.api_root = self.transport.api_root
         self.usage = self.transport.usage
-
-    @property
-    def workers(self) -> int:
-        """How many requests may be under way at once, now: by the server's hint, fewer after it complained."""
-        return self.transport.throttle.workers
-
-    def side_by_side(self, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
-        """Make calls in threads, as many at once as the server likes; yield their results in the order of the calls.
-
-        See :func:`d365sync.dataverse.throttle.side_by_side`; close the iterator if it is not read to its end.
-        """
-        return side_by_side(calls, lambda: self.workers)
 
     def who_am_i(self, *, on_behalf_of: str = "") -> tuple[Mapping[str, Any], dt.datetime | None]:
         """Return the WhoAmI answer and the server's clock, None when it does not tell.
@@ -142,14 +126,14 @@ class DataverseClient:
         entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
         return {str(one.get("PrivilegeName")).lower(): str(one.get("Depth")) for one in entries}
 
-    def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+    def get(self, path: str, params: Mapping[str, str] | None = None, *, prefer: str = "") -> Answer:
         """GET a path below the API root.
 
         Raises:
             RemoteError: refused, or no usable answer within the retry budget.
             ProtocolError: an answer that is not the protocol.
         """
-        return self._send("GET", f"{self.api_root}/{path}", params=params)
+        return self._send("GET", f"{self.api_root}/{path}", params=params, prefer=prefer)
 
     def rows(
         self, table: Table, columns: Iterable[str], *, where: str = "", order: str = "", on_behalf_of: str = ""
@@ -162,26 +146,11 @@ class DataverseClient:
         Raises:
             AuthError: also when prvActOnBehalfOfAnotherUser is missing, or the user is unknown or disabled.
         """
-        params = {"$select": select_clause(table, columns)}
-        if where:
-            params["$filter"] = where
-        if order:
-            params["$orderby"] = order
-        yield from self._pages(table, columns, f"{self.api_root}/{table.entity_set_name}", params, (), on_behalf_of)
+        yield from self._pages(table, columns, _options(table, columns, where, order), (), on_behalf_of)
 
     def tracked_rows(self, table: Table, columns: Iterable[str]) -> Iterator[Page]:
         """Yield every page of a tracked table; the last page carries the delta link."""
-        params = {"$select": select_clause(table, columns)}
-        address = f"{self.api_root}/{table.entity_set_name}"
-        yield from self._pages(table, columns, address, params, (TRACKED,))
-
-    def changes(self, table: Table, columns: Iterable[str], delta_link: str) -> Iterator[Page]:
-        """Yield the pages of changes since a delta link; the last page carries the next delta link.
-
-        Raises:
-            BookmarkExpiredError: the link is too old; load the table in full.
-        """
-        yield from self._pages(table, columns, check_link(delta_link, self.api_root), None, (TRACKED,))
+        yield from self._pages(table, columns, _options(table, columns), (TRACKED,))
 
     def fetched_rows(
         self, decoder: PageDecoder, *, where: str = "", order: str = "", tracked: bool = False
@@ -190,17 +159,12 @@ class DataverseClient:
 
         With ``tracked`` the last page carries the delta link; changes then must be tracked, and nothing filtered.
         """
-        table = decoder.table
-        params = {"$select": select_clause(table, decoder.column_names)}
-        if where:
-            params["$filter"] = where
-        if order:
-            params["$orderby"] = order
+        params = _options(decoder.table, decoder.column_names, where, order)
         extra = (TRACKED,) if tracked else ()
-        yield from self._fetched(decoder, f"{self.api_root}/{table.entity_set_name}", params, extra)
+        yield from self._fetched(decoder, f"{self.api_root}/{decoder.table.entity_set_name}", params, extra)
 
     def fetched_changes(self, decoder: PageDecoder, delta_link: str) -> Iterator[FetchedPage]:
-        """Yield the pages of changes since a delta link as they come; see :meth:`changes`.
+        """Yield the pages of changes since a delta link as they come; the last page carries the next delta link.
 
         Raises:
             BookmarkExpiredError: the link is too old; load the table in full.
@@ -321,12 +285,12 @@ class DataverseClient:
         self,
         table: Table,
         columns: Iterable[str],
-        address: str,
-        params: Mapping[str, str] | None,
+        params: Mapping[str, str],
         extra: tuple[str, ...],
         on_behalf_of: str = "",
     ) -> Iterator[Page]:
         columns = tuple(columns)
+        address = f"{self.api_root}/{table.entity_set_name}"
         yield from self._paged(
             lambda fetch: read_page(fetch(), table, columns), table, address, params, extra, on_behalf_of
         )
@@ -413,6 +377,12 @@ class DataverseClient:
         """
         address = f"{self.api_root}/{table.entity_set_name}({row_id})/{ACTION_NAMESPACE}.{action}"
         self._send("POST", address, body=encode_body({}))
+
+
+def _options(table: Table, columns: Iterable[str], where: str = "", order: str = "") -> dict[str, str]:
+    """Return the query options of a read of rows."""
+    asked = {"$select": select_clause(table, columns), "$filter": where, "$orderby": order}
+    return {name: text for name, text in asked.items() if text}
 
 
 def modified_since(column: str, instant: dt.datetime) -> str:

@@ -23,7 +23,6 @@ import msgspec
 from d365sync.core.rowshape import ETAG_KEY, RowShape, Stored, StoredRow
 from d365sync.core.schema import GUID_TYPES, TEXT_TYPES, Column, ColumnType, DateBehavior, Table
 from d365sync.core.storage import EXACT, INT64_MAX, has_fold, scale_of
-from d365sync.core.values import Value
 from d365sync.dataverse.damaged import decode_damaged
 from d365sync.dataverse.wire import LOOKUP_LOGICAL_NAME, RowReader, decode_json, page_of
 from d365sync.errors import ProtocolError
@@ -170,25 +169,18 @@ class PageDecoder:
         shape = self._shape
         told: list[str] = []
         reader = RowReader(shape.table, shape.column_names)
-        damages: dict[int, dict[str, str]] = {}
 
-        def read(raw: Mapping[str, Any]) -> Mapping[str, Value]:
+        def read(raw: Mapping[str, Any]) -> StoredRow:
             damaged: dict[str, str] = {}
-            row = reader.read(raw, damaged)
-            damages[id(row)] = damaged
+            row = shape.stored(reader.read(raw, damaged), damaged)
+            told.extend(damaged.values())
             return row
 
         try:
             document = decode_json(body)
         except ProtocolError:
             document = decode_damaged(body)
-        page = page_of(document, shape.table, read, len(body))
-        rows: list[StoredRow] = []
-        for row in page.rows:
-            damaged = damages[id(row)]
-            rows.append(shape.stored(row, damaged))
-            told += damaged.values()
-        return StoredPage(rows, page.deleted, page.next_link, page.delta_link, len(body), told)
+        return StoredPage(*page_of(document, shape.table, read), len(body), told)
 
     def read_columns(self, body: bytes) -> StoredPage:
         """Decode one page of the usual spelling; any exception means that it must be read row by row."""

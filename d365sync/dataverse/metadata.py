@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from d365sync.core.schema import LOOKUP_TYPES, Column, ColumnType, DateBehavior, Schema, Table
 from d365sync.dataverse.together import Get, Outcome, get_together
 from d365sync.dataverse.wire import decode_object
-from d365sync.errors import ProtocolError, RejectedError, RemoteError
+from d365sync.errors import NOT_THERE, ProtocolError, RejectedError, RemoteError
 
 if TYPE_CHECKING:
     from d365sync.dataverse.client import DataverseClient
@@ -33,7 +33,6 @@ COLUMN_PROPERTIES = (
     "IsPrimaryId,AttributeOf,IsSecured"
 )
 """Source: Query table definitions using the Web API; Column-level security by using code (IsSecured)."""
-NOT_THERE = 404
 LOGICAL_NAME = re.compile(r"[a-z][a-z0-9_]{0,127}")
 CASTS: Mapping[str, str] = {
     "DateTimeAttributeMetadata": "LogicalName,DateTimeBehavior",
@@ -62,7 +61,7 @@ def read_schema(client: DataverseClient, names: Iterable[str]) -> Schema:
     """
     wanted = [name for name in sorted(set(names)) if LOGICAL_NAME.fullmatch(name)]
     gets = [get for name in wanted for get in _gets(name)]
-    outcomes = get_together(client.transport, gets)
+    outcomes = get_together(client, gets)
     width = len(CASTS) + 2
     tables = [_table(name, outcomes[at * width : (at + 1) * width]) for at, name in enumerate(wanted)]
     return Schema.of(table for table in tables if table is not None)

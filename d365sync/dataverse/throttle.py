@@ -7,17 +7,11 @@ IO: threads.
 
 from __future__ import annotations
 
-import contextvars
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
-from d365sync.dataverse.gate import check_stopped, interruptible
-
-T = TypeVar("T")
+from d365sync.dataverse.gate import check_stopped
 
 MOST = 24
 """Never more at once; well below the documented 52, which other programs of the same user share."""
@@ -78,33 +72,3 @@ class Throttle:
             if round_ == self._round:
                 self._round += 1
                 self._limit = max(1.0, self._limit / 2)
-
-
-def side_by_side(calls: Iterable[Callable[[], T]], workers: Callable[[], int]) -> Iterator[T]:
-    """Make calls in threads, as many as ``workers()`` at a time; yield their results in the order of the calls.
-
-    ``calls`` is read only as far as calls are begun, and no more results than workers lie waiting. When a call fails,
-    or the iterator is closed, calls not begun are dropped, waits of others are broken off, and those under way ended.
-
-    Raises:
-        whatever a call raises, at its place in the order.
-    """
-    stop = threading.Event()
-    waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(MOST, thread_name_prefix="dataverse")
-
-    def begun(call: Callable[[], T]) -> T:
-        with interruptible(stop):
-            check_stopped()
-            return call()
-
-    try:
-        for call in calls:
-            while len(waiting) >= max(1, workers()):
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(contextvars.copy_context().run, begun, call))
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)

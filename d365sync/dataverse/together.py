@@ -2,24 +2,23 @@
 
 Source: Execute batch operations using the Web API (GET requests outside change sets, continue-on-error).
 
-IO: HTTP, through the transport.
+IO: HTTP, through the client.
 """
 
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import structlog
 
 from d365sync.dataverse.ahead import FetchedPage
-from d365sync.dataverse.batch import MOST_PARTS, Part, PartAnswer, compose, content_type, parse
+from d365sync.dataverse.batch import MOST_PARTS, Part, PartAnswer
 from d365sync.dataverse.decoding import PageDecoder
-from d365sync.dataverse.transport import HEADERS, Transport
+from d365sync.dataverse.transport import HEADERS
 from d365sync.dataverse.wire import error_of, select_clause
 from d365sync.errors import RejectedError, RemoteError, RetryableError
 
@@ -31,8 +30,6 @@ log = structlog.get_logger(__name__)
 Outcome: TypeAlias = bytes | RemoteError
 """The body of one answer, or why there is none."""
 OK = 200
-MULTIPART = "multipart/mixed"
-CONTINUE = "odata.continue-on-error"
 PLAIN = "$,()'=;"
 """Characters that stand as they are in a query of the Web API."""
 
@@ -52,7 +49,7 @@ class Get:
         return f"{self.path}?{query}" if query else self.path
 
 
-def get_together(transport: Transport, gets: Sequence[Get]) -> list[Outcome]:
+def get_together(client: DataverseClient, gets: Sequence[Get]) -> list[Outcome]:
     """Read all of these with one request for each thousand; return the outcome of each, in their order.
 
     A read that is to be tried again later is sent by itself, with the patience every request has; so are all of them
@@ -65,32 +62,21 @@ def get_together(transport: Transport, gets: Sequence[Get]) -> list[Outcome]:
     for start in range(0, len(gets), MOST_PARTS):
         some = gets[start : start + MOST_PARTS]
         if len(some) == 1:
-            outcomes.append(_alone(transport, some[0]))
+            outcomes.append(_alone(client, some[0]))
             continue
         outcomes += [
-            _alone(transport, get) if isinstance(outcome, RetryableError) else outcome
-            for get, outcome in zip(some, _batch(transport, some), strict=True)
+            _alone(client, get) if isinstance(outcome, RetryableError) else outcome
+            for get, outcome in zip(some, _batch(client, some), strict=True)
         ]
     return outcomes
 
 
-def _batch(transport: Transport, gets: Sequence[Get]) -> list[Outcome]:
-    boundary = f"batch_{uuid.uuid4()}"
+def _batch(client: DataverseClient, gets: Sequence[Get]) -> list[Outcome]:
     try:
-        answer = transport.send(
-            "POST",
-            f"{transport.api_root}/$batch",
-            body=compose([_part(get) for get in gets], urlsplit(transport.api_root).path, boundary),
-            content_type=content_type(boundary),
-            prefer=CONTINUE,
-            idempotent=True,
-            expects=MULTIPART,
-            operations=len(gets),
-        )
+        answers = client.batch([_part(get) for get in gets])
     except RejectedError as error:
         log.warning("batch.refused", reason=str(error))
-        return [_alone(transport, get) for get in gets]
-    answers = parse(answer.headers.get("Content-Type", ""), answer.body, len(gets))
+        return [_alone(client, get) for get in gets]
     return [_outcome(get, one) for get, one in zip(gets, answers, strict=True)]
 
 
@@ -105,9 +91,9 @@ def _outcome(get: Get, answer: PartAnswer) -> Outcome:
     return error_of(answer.status, answer.headers, answer.body, f"GET {get.path}")
 
 
-def _alone(transport: Transport, get: Get) -> Outcome:
+def _alone(client: DataverseClient, get: Get) -> Outcome:
     try:
-        return transport.send("GET", f"{transport.api_root}/{get.address}", prefer=get.prefer).body
+        return client.get(get.address, prefer=get.prefer).body
     except RemoteError as error:
         return error
 
@@ -131,7 +117,7 @@ class RowsTogether:
         with self._lock:
             if self._outcomes is None:
                 gets = [self._get(one) for one in self._decoders]
-                self._outcomes = get_together(self._client.transport, gets)
+                self._outcomes = get_together(self._client, gets)
             outcome = self._outcomes[at]
         if isinstance(outcome, RemoteError):
             raise outcome

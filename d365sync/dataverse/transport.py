@@ -18,6 +18,7 @@ from requests.structures import CaseInsensitiveDict
 
 from d365sync import __version__
 from d365sync.dataverse.auth import TokenSource
+from d365sync.dataverse.batch import MULTIPART
 from d365sync.dataverse.gate import Circuit, Gate, check_stopped
 from d365sync.dataverse.retry import Repeats, RetryPolicy
 from d365sync.dataverse.session import proxies_of, read_body, verifying
@@ -25,20 +26,19 @@ from d365sync.dataverse.silence import no_answer
 from d365sync.dataverse.throttle import Throttle
 from d365sync.dataverse.usage import Usage
 from d365sync.dataverse.wire import check_link, error_of, request_id
-from d365sync.errors import AuthError, ProtocolError, RetryableError
+from d365sync.errors import THROTTLED, AuthError, ProtocolError, RetryableError
 
 log = structlog.get_logger(__name__)
 
 API_PATH = "/api/data/"
 API_VERSION = "v9.2"
 JSON = "application/json"
-MULTIPART = "multipart/mixed"
 STRANGER_ATTEMPTS = 3
 """Attempts at a host that has never answered: its address is more likely wrong than its network down."""
 NO_CONTENT = 204
-UNREAD = (429, 503)
+UNREAD = (THROTTLED, 503)
 """Statuses of requests that were not carried out. Source: Service protection API limits. Assumed: of 503."""
-THROTTLED = (429,)
+UNREAD_PARTS = (THROTTLED,)
 """The same for a batch of writes, of which some may have been carried out before a 503."""
 HEADERS = {
     "Accept": JSON,
@@ -75,7 +75,7 @@ class _Call:
 
     def may_repeat(self, error: RetryableError, went: bool) -> bool:
         """Say whether another sending can do no harm: it did not go, or was refused unread, or is idempotent."""
-        return self.repeatable or not went or error.status in (THROTTLED if self.in_parts else UNREAD)
+        return self.repeatable or not went or error.status in (UNREAD_PARTS if self.in_parts else UNREAD)
 
 
 class Transport:
@@ -198,7 +198,7 @@ class Transport:
                 return self._authorized(call)
             except RetryableError as error:
                 went = call.sent > sent_before
-                asked = went and (error.status == 429 or bool(error.status == 503 and error.retry_after_s))
+                asked = went and (error.status == THROTTLED or bool(error.status == 503 and error.retry_after_s))
                 wait_s = self.ask_patience(error, attempt) if asked else self._retry.wait_s(error, attempt)
                 if went and not asked:
                     self._circuit.failed()
@@ -248,7 +248,7 @@ class Transport:
             self.gate.pass_through(call.give_up_at)
             call.sent += 1
             status, headers, body = self._counted(call, prepared)
-            if status == 429:
+            if status == THROTTLED:
                 self.throttle.complained(round_)
         self._answered = True
         log.debug("request.done", request=call.what, status=status, size=len(body), request_id=request_id(headers))

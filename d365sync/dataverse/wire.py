@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
@@ -46,6 +46,8 @@ ACT_ON_BEHALF_HINT = (
     f"give the application user itself (not a team of it) a security role with {ACT_ON_BEHALF}, such as Delegate"
 )
 """Source: Impersonate another user (direct assignment required)."""
+
+Entry = TypeVar("Entry")
 
 _TENANT = re.compile(r"authorization_uri=\"?https://[^/\s]+/([0-9a-fA-F-]{36})/")
 _UNPRINTED = re.compile(r"[\x00-\x1f\x7f]")
@@ -105,13 +107,13 @@ def read_page(body: bytes, table: Table, columns: Iterable[str]) -> Page:
     Raises:
         ProtocolError: not a collection, or a value that is not of its column's type.
     """
-    return page_of(decode_object(body), table, RowReader(table, columns).read, len(body))
+    return Page(*page_of(decode_object(body), table, RowReader(table, columns).read), len(body))
 
 
 def page_of(
-    document: object, table: Table, read: Callable[[Mapping[str, Any]], Mapping[str, Value]], size_bytes: int
-) -> Page:
-    """Return the page a document is; ``read`` makes rows.
+    document: object, table: Table, read: Callable[[Mapping[str, Any]], Entry]
+) -> tuple[list[Entry], list[str], str | None, str | None]:
+    """Return what a page is made of: its rows as ``read`` makes them, ids of deleted rows, next and delta link.
 
     Raises:
         ProtocolError: not a collection, or what ``read`` raises.
@@ -119,7 +121,7 @@ def page_of(
     entries = document.get("value") if isinstance(document, dict) else None
     if not isinstance(document, dict) or not isinstance(entries, list):
         raise ProtocolError(f"the answer for {table.entity_set_name} has no list of rows")
-    rows: list[Mapping[str, Value]] = []
+    rows: list[Entry] = []
     deleted: list[str] = []
     for entry in entries:
         if not isinstance(entry, dict):
@@ -128,7 +130,7 @@ def page_of(
             deleted.append(_guid(entry.get("id"), table, "id"))
         else:
             rows.append(read(entry))
-    return Page(rows, deleted, _link(document, "@odata.nextLink"), _link(document, "@odata.deltaLink"), size_bytes)
+    return rows, deleted, _link(document, "@odata.nextLink"), _link(document, "@odata.deltaLink")
 
 
 def is_deletion(entry: Mapping[str, object]) -> bool:

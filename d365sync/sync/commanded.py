@@ -19,7 +19,7 @@ from d365sync.core.goals.savedplan import SavedPlan, as_write_plan, differences
 from d365sync.core.goals.writes import STAMP, SkipReason, WritePlan
 from d365sync.dataverse.rowbatch import read_rows
 from d365sync.dataverse.usage import Traffic
-from d365sync.errors import GuardError, RemoteError, UsageError
+from d365sync.errors import NOT_THERE, GuardError, RemoteError, UsageError
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.cycle import Line, Outcome, databases, pusher
 from d365sync.sync.definitions import definitions
@@ -28,7 +28,6 @@ from d365sync.sync.modes import COLUMNS, RECALCULATE, check_columns
 from d365sync.sync.pull import mirror_table
 from d365sync.sync.push import Pushed, leaving_alone
 
-NOT_THERE = 404
 NAMED = 5
 """Differences a refusal names; the others are counted."""
 

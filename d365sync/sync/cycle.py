@@ -36,7 +36,7 @@ from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, o
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Schema, Table
 from d365sync.dataverse.usage import Traffic
-from d365sync.errors import AuthError, ConfigError, MisfitError, RejectedError, SchemaError
+from d365sync.errors import FORBIDDEN, AuthError, ConfigError, MisfitError, RejectedError, SchemaError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
@@ -46,7 +46,7 @@ from d365sync.sync.definitions import definitions, labelled, oldest_definition
 from d365sync.sync.doubles import begin_watch, watched_doubles
 from d365sync.sync.identity import Owned, check_organization, claim
 from d365sync.sync.modes import OVERRIDE, RECALCULATE, check_own_columns, faults_of, own_columns, planned_as, planner_of
-from d365sync.sync.pull import FORBIDDEN, UNKNOWN_COLUMN, Puller, TablePull, Watcher, Way, mirror_table
+from d365sync.sync.pull import UNKNOWN_COLUMN, Puller, TablePull, Watcher, Way, mirror_table
 from d365sync.sync.push import Pushed, Pusher, planning_again
 from d365sync.sync.recalculate import Recalculator
 from d365sync.sync.recompute import Recomputed, Recomputer

@@ -37,7 +37,7 @@ from d365sync.core.schema import Table
 from d365sync.core.values import parse_instant
 from d365sync.dataverse.ahead import FetchedPage
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
-from d365sync.errors import AuthError, BookmarkExpiredError, MisfitError, ProtocolError, RejectedError
+from d365sync.errors import FORBIDDEN, AuthError, BookmarkExpiredError, MisfitError, ProtocolError, RejectedError
 from d365sync.mirror.store import Mirror, Position
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.allocating import give_back_large_blocks
@@ -55,7 +55,6 @@ NOT_TRACKED = "0x80072491"
 """Source: change tracking is not enabled for the entity."""
 UNKNOWN_COLUMN = ("0x80060888", "0x80041103")
 """Source: web service error codes (a property or attribute that is not there)."""
-FORBIDDEN = 403
 MOST_TOLD = 20
 """Damaged values of a table that a result names; the log has them all."""
 Pages = Callable[[], Iterator[FetchedPage]]

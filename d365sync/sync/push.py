@@ -36,7 +36,17 @@ from d365sync.core.goals.writes import (
     write_body,
 )
 from d365sync.core.values import Row
-from d365sync.errors import AuthError, ConflictError, ProtocolError, RejectedError, RemoteError, RetryableError
+from d365sync.errors import (
+    FORBIDDEN,
+    NOT_THERE,
+    THROTTLED,
+    AuthError,
+    ConflictError,
+    ProtocolError,
+    RejectedError,
+    RemoteError,
+    RetryableError,
+)
 from d365sync.journal.store import Ending, Intent, Journal, Values, WriteOutcome
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
@@ -47,9 +57,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-NOT_THERE = 404
-THROTTLED = 429
-FORBIDDEN = 403
 SERVER_ERROR = 500
 FORBIDDEN_IN_A_ROW = 3
 """Goals refused, and none written, after which it is the identity that lacks the right."""

@@ -21,11 +21,20 @@ from d365sync.core.goals.goal import Goal
 from d365sync.core.goals.stale import StaleTree, differs, still_differing, waiting
 from d365sync.core.goals.writes import SENT, GoalWrite, Skip, SkipReason, held, sent
 from d365sync.core.values import Row
-from d365sync.errors import AuthError, ProtocolError, RejectedError, RemoteError, RetryableError
+from d365sync.errors import (
+    FORBIDDEN,
+    NOT_THERE,
+    THROTTLED,
+    AuthError,
+    ProtocolError,
+    RejectedError,
+    RemoteError,
+    RetryableError,
+)
 from d365sync.journal.store import Ending, Intent, Journal, WriteOutcome
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
-from d365sync.sync.push import FORBIDDEN, NOT_THERE, THROTTLED, Forbidden, Pushed
+from d365sync.sync.push import Forbidden, Pushed
 
 if TYPE_CHECKING:
     from d365sync.dataverse.client import DataverseClient

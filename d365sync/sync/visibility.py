@@ -27,7 +27,7 @@ from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Table
 from d365sync.core.values import Row
 from d365sync.dataverse.wire import ACT_ON_BEHALF
-from d365sync.errors import AuthError, RejectedError
+from d365sync.errors import FORBIDDEN, AuthError, RejectedError
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.mirror.visible import REFUSED, UNREADABLE, Fault, Pair, PairState
@@ -239,7 +239,7 @@ def _refusal(error: AuthError | RejectedError) -> Fault:
     Raises:
         AuthError: signing in failed.
     """
-    if isinstance(error, AuthError) and error.status != 403:
+    if isinstance(error, AuthError) and error.status != FORBIDDEN:
         raise error
     if error.code == _NO_ROLES or (error.code == _PRIVILEGE_DENIED and _CANNOT_READ.search(str(error))):
         return Fault(UNREADABLE, str(error))

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
-import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
-from d365sync.dataverse.gate import Gate, MonotonicTimer
-from d365sync.dataverse.throttle import MOST, Throttle, side_by_side
+from d365sync.dataverse.throttle import MOST, Throttle
 from tests.scripted import JSON, VirtualTimer, answer, transport
+
+
+def at_once_in_threads(calls: Sequence[Callable[[], int]], threads: int) -> list[int]:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda call: call(), calls))
 
 
 @pytest.mark.parametrize(
@@ -71,50 +75,10 @@ def test_never_more_at_once_than_there_are_places() -> None:
 
     sender, _server, _timer = transport(reply, VirtualTimer(), concurrency=3)
     calls = [lambda: sender.send("GET", f"{sender.api_root}/goals").status for _ in range(40)]
-    assert list(side_by_side(calls, lambda: 10)) == [200] * 40
+    assert at_once_in_threads(calls, 10) == [200] * 40
     assert most == 3
     traffic = sender.usage.since()
     assert (traffic.requests, traffic.answers) == (40, {"GET 200": 40})
-
-
-def test_results_come_in_order_and_calls_are_read_no_further_than_needed() -> None:
-    begun = itertools.count(1)
-    read = 0
-
-    def calls() -> Iterator[Callable[[], int]]:
-        nonlocal read
-        for number in range(50):
-            read += 1
-
-            def call(number: int = number) -> int:
-                time.sleep(0.002 if number % 3 else 0.004)
-                next(begun)
-                return number
-
-            yield call
-
-    results = side_by_side(calls(), lambda: 4)
-    assert [next(results) for _ in range(10)] == list(range(10))
-    assert read <= 14
-    results.close()  # type: ignore[attr-defined]
-    assert next(begun) <= 15
-
-
-def test_a_failure_ends_the_rest_and_breaks_off_their_waits() -> None:
-    def failing() -> int:
-        time.sleep(0.05)
-        raise ValueError("broken")
-
-    def waiting() -> int:
-        gate = Gate(MonotonicTimer())
-        gate.shut(60)
-        gate.pass_through(time.monotonic() + 100)
-        return 1
-
-    began = time.monotonic()
-    with pytest.raises(ValueError, match="broken"):
-        list(side_by_side([failing, waiting, waiting, *[waiting] * 20], lambda: 3))
-    assert time.monotonic() - began < 5
 
 
 def test_a_token_refused_to_many_is_renewed_once() -> None:
@@ -128,5 +92,5 @@ def test_a_token_refused_to_many_is_renewed_once() -> None:
 
     sender, _server, _timer = transport(reply, concurrency=4)
     calls = [lambda: sender.send("GET", f"{sender.api_root}/goals").status] * 4
-    assert list(side_by_side(calls, lambda: 4)) == [200] * 4
+    assert at_once_in_threads(calls, 4) == [200] * 4
     assert sender._tokens.made == 2  # type: ignore[attr-defined]

@@ -14,15 +14,16 @@ from typing import Any
 import requests
 from urllib3.exceptions import HTTPError
 
+from d365sync.dataverse.session import proxies_of
 from d365sync.dataverse.silence import first_line
-from d365sync.errors import AuthError
+from d365sync.errors import THROTTLED, AuthError
 
 MOST_BYTES = 1024 * 1024
 """No answer of a sign-in service is as large."""
-THROTTLED = 429
+EXPIRED_SECRET = 7000222
 EXPLANATIONS: Mapping[int, tuple[str, str]] = {
     7000215: ("the client secret is wrong", "copy the secret's value (not its id) from the app registration"),
-    7000222: ("the client secret has expired", "create a new secret in the app registration and configure it"),
+    EXPIRED_SECRET: ("the client secret has expired", "create a new secret in the app registration and configure it"),
     700016: ("the application is not known in this tenant", "check client_id and tenant_id"),
     700027: ("the certificate is not accepted", "upload the certificate's public part to the app registration"),
     700024: (
@@ -69,7 +70,7 @@ class Answering:
         self._options: dict[str, Any] = {"timeout": timeout_s, "allow_redirects": False, "stream": True}
         if direct:
             self._options["proxies"] = {"http": None, "https": None, "all": None}
-        elif configured := {scheme: address for scheme, address in session.proxies.items() if address}:
+        elif configured := proxies_of(session):
             self._options["proxies"] = configured
         self.throttled = False
         self.retry_after_s: float | None = None
@@ -116,9 +117,6 @@ def refusal(result: Mapping[str, Any]) -> AuthError:
         words, hint = WORDS[error]
         return AuthError(f"signing in failed: {words}", code=error, hint=hint)
     return AuthError(f"signing in failed: {first_line(_TRAILER.sub('', text))}", code=error)
-
-
-EXPIRED_SECRET = 7000222
 
 
 def _codes(text: str) -> list[int]:

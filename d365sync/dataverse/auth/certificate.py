@@ -38,11 +38,6 @@ class Certificate:
         return self.chain[0].not_valid_after_utc
 
     @property
-    def valid_from(self) -> dt.datetime:
-        """From when the certificate is valid."""
-        return self.chain[0].not_valid_before_utc
-
-    @property
     def thumbprint(self) -> str:
         """The SHA-1 thumbprint, as the app registration lists it."""
         return self.chain[0].fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303 - what the platform identifies it by
