@@ -97,7 +97,7 @@ def verifying(session: requests.Session) -> requests.Session:
         ConfigError: it was told not to.
     """
     if not session.verify:
-        raise ConfigError("this session does not verify TLS certificates; d365sync never works so")
+        raise ConfigError("the requests session does not verify TLS certificates; d365sync never works so")
     return session
 
 
