@@ -20,7 +20,8 @@ from d365sync.dataverse.gate import MonotonicTimer, Timer
 from d365sync.errors import ConfigError, D365SyncError
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
-from d365sync.sync.cycle import CycleResult, Line, run_cycle
+from d365sync.sync.cycle import CycleResult, run_cycle
+from d365sync.sync.snapshot import Line
 
 if TYPE_CHECKING:
     import requests

@@ -14,7 +14,7 @@ from d365sync.cli.output import console, number
 from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.doubles import Double
 from d365sync.core.goals.goal import Goal
-from d365sync.sync.cycle import Snapshot
+from d365sync.sync.snapshot import Snapshot
 
 
 def doubles_document(snapshot: Snapshot, goal: Goal, found: Sequence[Double]) -> dict[str, object]:

@@ -24,9 +24,9 @@ from d365sync.core.goals.progress import Pace, Progress, progress_of
 from d365sync.core.goals.rollup import Rollup
 from d365sync.core.goals.writes import SkipReason, WritePlan
 from d365sync.core.period import DaySpan, day_of
-from d365sync.sync.cycle import Snapshot
 from d365sync.sync.explain import find_goal
 from d365sync.sync.offline import computed, mirrored
+from d365sync.sync.snapshot import Snapshot
 
 NativeValues: TypeAlias = Mapping[str, Mapping[str, Number | None]]
 

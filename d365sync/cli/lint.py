@@ -15,7 +15,7 @@ from d365sync.core.problems import Problem, Severity
 
 if TYPE_CHECKING:
     from d365sync.cli.context import Settings
-    from d365sync.sync.cycle import Snapshot
+    from d365sync.sync.snapshot import Snapshot
 
 STYLES = {Severity.BLOCKING: "red", Severity.WARNING: "yellow"}
 

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, delete, insert, select, update
 
 from d365sync.core.goals.goal import VALUE_COLUMNS
+from d365sync.core.goals.modes import OVERRIDE
 from d365sync.core.goals.putback import WrittenGoal
 from d365sync.core.goals.writes import SENT, as_stored
 from d365sync.core.values import format_instant, parse_instant, plain
@@ -33,8 +34,6 @@ Number: TypeAlias = Decimal | int
 Values: TypeAlias = Mapping[str, Number | None]
 
 
-OVERRIDE = "override"
-"""The mode of runs that write the nine columns and the flags."""
 _CHANCE = 4
 """Random bytes of a run's id: enough for thousands of runs at one instant, since ``--now`` lets the clock stand."""
 

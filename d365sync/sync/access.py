@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from d365sync.core.counts import counted
+from d365sync.dataverse.wire import ACT_ON_BEHALF
 from d365sync.errors import D365SyncError
 
 ADMIN_CENTER = "Power Platform admin center, the environment, Settings, Users + permissions"
@@ -48,7 +49,6 @@ REACHES: Mapping[str, str] = {
     "RecordFilter": "the rows of a filter",
 }
 """How far a privilege reaches by its depth, where that is not everything."""
-ACT_ON_BEHALF = "prvActOnBehalfOfAnotherUser"
 MORE_THAN_READING = ("prvCreateGoal", "prvWriteGoal", "prvDeleteGoal")
 Held = Mapping[str, str]
 """The depths of the privileges that a user has, by their names in lower case; empty where they are not told."""

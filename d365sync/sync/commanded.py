@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from d365sync.core.counts import counted
 from d365sync.core.goals.book import BOOK_COLUMNS, goal_of
 from d365sync.core.goals.goal import Goal
+from d365sync.core.goals.modes import COLUMNS, RECALCULATE
 from d365sync.core.goals.owncolumns import OwnColumns, number_columns
 from d365sync.core.goals.putback import plan_undo
 from d365sync.core.goals.savedplan import SavedPlan, as_write_plan, differences
@@ -21,12 +22,13 @@ from d365sync.dataverse.rowbatch import read_rows
 from d365sync.dataverse.usage import Traffic
 from d365sync.errors import NOT_THERE, GuardError, RemoteError, UsageError
 from d365sync.mirror.tables import MirrorTable
-from d365sync.sync.cycle import Line, Outcome, databases, pusher
+from d365sync.sync.cycle import Outcome, databases, noted, pusher
 from d365sync.sync.definitions import definitions
 from d365sync.sync.identity import claim
-from d365sync.sync.modes import COLUMNS, RECALCULATE, check_columns
+from d365sync.sync.modes import check_columns
 from d365sync.sync.pull import mirror_table
 from d365sync.sync.push import Pushed, leaving_alone
+from d365sync.sync.snapshot import Line
 
 NAMED = 5
 """Differences a refusal names; the others are counted."""
@@ -134,13 +136,9 @@ def _write(
         check_columns(line.config.writeback.columns, table.table)
     if plan.is_empty or not write:
         return Commanded(plan)
-    run_id = line.journal.start_run(command.name, command.mode, line.clock())
-    try:
-        pushed = pusher(line, run_id, table, command.own).push(plan, goals, leaving_alone)
-    except BaseException as error:
-        cost = line.client.usage.since(command.before).counts
-        line.journal.finish_run(run_id, "failed", cost, str(error) or type(error).__name__, line.clock())
-        raise
+    with noted(line, command.name, command.mode, line.clock(), command.before) as run_id:
+        written = line.journal.written_values()
+        pushed = pusher(line, run_id, table, command.own).push(plan, goals, leaving_alone, written)
     result = Commanded(plan, run_id, pushed)
     counts = {**_counts(result, pushed), **line.client.usage.since(command.before).counts}
     line.journal.finish_run(run_id, result.outcome.name.lower(), counts, "", line.clock())

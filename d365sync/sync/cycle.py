@@ -6,21 +6,18 @@ IO: through the client, the mirror and the journal.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 import structlog
 
 from d365sync.config import Config
-from d365sync.core.fetchxml.context import Context
-from d365sync.core.goals.book import BOOK_COLUMNS, build_book
-from d365sync.core.goals.callers import CALLER_TABLES, Callers, build_callers
+from d365sync.core.goals.book import BOOK_COLUMNS
 from d365sync.core.goals.doubles import Doubles, double_problems
-from d365sync.core.goals.forest import Forest, build_forest
 from d365sync.core.goals.goal import GoalBook
+from d365sync.core.goals.modes import OVERRIDE, PLAN, RECALCULATE
 from d365sync.core.goals.needs import (
     columns_needed,
     goals_to_compute,
@@ -28,16 +25,16 @@ from d365sync.core.goals.needs import (
     tables_named,
     tables_referred,
 )
-from d365sync.core.goals.participation import Group, Grouping, asking_queries, group_goals
+from d365sync.core.goals.participation import group_goals
 from d365sync.core.goals.periods import differing_periods
 from d365sync.core.goals.rollup import Rollup, roll_up
 from d365sync.core.goals.stale import stale_trees
-from d365sync.core.goals.writes import GoalWrite, Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
+from d365sync.core.goals.writes import Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
 from d365sync.core.problems import Problem, Severity
 from d365sync.core.schema import Schema, Table
 from d365sync.dataverse.usage import Traffic
 from d365sync.errors import FORBIDDEN, AuthError, ConfigError, MisfitError, RejectedError, SchemaError
-from d365sync.journal.store import Journal
+from d365sync.journal.store import Values
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.collecting import uncollected
@@ -45,15 +42,13 @@ from d365sync.sync.cuts import columns_read
 from d365sync.sync.definitions import definitions, labelled, oldest_definition
 from d365sync.sync.doubles import begin_watch, watched_doubles
 from d365sync.sync.identity import Owned, check_organization, claim
-from d365sync.sync.modes import OVERRIDE, RECALCULATE, check_own_columns, faults_of, own_columns, planned_as, planner_of
-from d365sync.sync.pull import UNKNOWN_COLUMN, Puller, TablePull, Watcher, Way, mirror_table
+from d365sync.sync.modes import check_own_columns, faults_of, own_columns, planned_as, planner_of
+from d365sync.sync.pull import UNKNOWN_COLUMN, Puller, TablePull, Way, mirror_table
 from d365sync.sync.push import Pushed, Pusher, planning_again
 from d365sync.sync.recalculate import Recalculator
 from d365sync.sync.recompute import Recomputed, Recomputer
+from d365sync.sync.snapshot import Line, Snapshot, load_book, snapshot_of
 from d365sync.sync.visibility import MANAGER_COLUMNS, Visibility, VisibilityReader
-
-if TYPE_CHECKING:
-    from d365sync.dataverse.client import DataverseClient
 
 log = structlog.get_logger(__name__)
 
@@ -73,38 +68,6 @@ class Outcome(IntEnum):
     FAILED = 1
     PARTIAL = 3
     REFUSED = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """The parts a cycle joins."""
-
-    config: Config
-    client: DataverseClient
-    mirror: Mirror
-    journal: Journal
-    clock: Callable[[], dt.datetime]
-    watcher: Watcher = field(default_factory=Watcher)
-    on_write: Callable[[GoalWrite], None] = field(default=lambda _write: None)
-    on_plan: Callable[[WritePlan], None] = field(default=lambda _plan: None)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The goals and the tables behind them, as mirrored at one moment."""
-
-    book: GoalBook
-    schema: Schema
-    tables: Mapping[str, MirrorTable]
-    grouping: Grouping
-    forest: Forest
-    context: Context
-    zone: ZoneInfo
-    callers: Callers = field(default_factory=Callers)
-
-    def context_of(self, group: Group) -> Context:
-        """Return the context a group's query is read in: that of the user it asks for, if it asks for one."""
-        return self.callers.context_for(self.context, group.caller_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,21 +125,29 @@ def run_cycle(line: Line, *, command: str, write: bool, full: bool = False) -> C
     """
     now = line.clock()
     before = line.client.usage.since()
-    run_id = line.journal.start_run(command, line.config.writeback.mode if write else "plan", now)
-    try:
-        with uncollected():
-            result = _cycle(line, run_id, now, write=write, full=full)
-    except BaseException as error:
-        cost = line.client.usage.since(before).counts
-        line.journal.finish_run(run_id, "failed", cost, str(error) or type(error).__name__, line.clock())
-        raise
+    with noted(line, command, line.config.writeback.mode if write else PLAN, now, before) as run_id, uncollected():
+        result = _cycle(line, run_id, now, before, write=write, full=full)
     line.journal.finish_run(run_id, result.outcome.name.lower(), result.counts, "", line.clock())
     return result
 
 
-def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool) -> CycleResult:
+@contextmanager
+def noted(line: Line, command: str, mode: str, now: dt.datetime, before: Traffic) -> Iterator[str]:
+    """Note in the journal that a run begins, and that it failed if it does; yield its id.
+
+    ``before`` is the traffic before it. What came of a run that did not fail is for the caller to note.
+    """
+    run_id = line.journal.start_run(command, mode, now)
+    try:
+        yield run_id
+    except BaseException as error:
+        cost = line.client.usage.since(before).counts
+        line.journal.finish_run(run_id, "failed", cost, str(error) or type(error).__name__, line.clock())
+        raise
+
+
+def _cycle(line: Line, run_id: str, now: dt.datetime, before: Traffic, *, write: bool, full: bool) -> CycleResult:
     url = line.config.dataverse.url
-    before = line.client.usage.since()
     claim(line.client, url, databases(line))
     if full:
         line.mirror.drop_positions()
@@ -191,7 +162,8 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
     visibility = refresh_visibility(line, snapshot, now, full=full)
     trusted = begin_watch(line)
     recomputed = recompute(line, snapshot, visibility=visibility)
-    theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
+    written = line.journal.written_values()
+    theirs = overridden_by_person(snapshot.book.goals.values(), written)
     rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
     doubles = Doubles()
     if line.config.rollup.double_counting == "report":
@@ -200,7 +172,7 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, *, write: bool, full: bool
         rollup = replace(rollup, problems=(*rollup.problems, *double_problems(snapshot.book, doubles)))
     plan = plan_of(line, snapshot, rollup, theirs)
     line.on_plan(plan)
-    pushed = _push(line, run_id, snapshot, plan, rollup) if write else None
+    pushed = _push(line, run_id, snapshot, plan, rollup, written) if write else None
     return CycleResult(
         run_id=run_id,
         snapshot=snapshot,
@@ -304,48 +276,6 @@ def _rounds(mirror: Mirror, tables: list[MirrorTable]) -> list[list[MirrorTable]
     return [[table for table in tables if table.name in LATE_TABLES], rest]
 
 
-def snapshot_of(line: Line, schema: Schema, tables: Mapping[str, MirrorTable], now: dt.datetime) -> Snapshot:
-    """Read the goals from the mirror and arrange them."""
-    zone = line.config.rollup.zone
-    book = load_book(line, tables)
-    return Snapshot(
-        book=book,
-        schema=schema,
-        tables=tables,
-        grouping=group_goals(book, schema, goals_to_compute(book)),
-        forest=build_forest(book.goals),
-        context=query_context(line.config, book, now),
-        zone=zone,
-        callers=load_callers(line, tables, book),
-    )
-
-
-def query_context(config: Config, book: GoalBook, now: dt.datetime) -> Context:
-    """Return what rollup queries mean beyond their text, for no user in particular."""
-    return Context(
-        now=now,
-        time_zone=config.fetchxml.zone(config.rollup.zone),
-        week_start=config.fetchxml.first_day_of_week(book.organization.week_start),
-        fiscal=book.organization.fiscal,
-        **config.fetchxml.settings(),
-    )
-
-
-def load_callers(line: Line, tables: Mapping[str, MirrorTable], book: GoalBook) -> Callers:
-    """Read the users on whose behalf rollup queries ask; nobody when no query asks for its caller."""
-    if not asking_queries(book):
-        return Callers()
-    pulled = {name: tables[name] for name in CALLER_TABLES if name in tables and line.mirror.is_pulled(tables[name])}
-    return build_callers({name: line.mirror.rows(table) for name, table in pulled.items()}, book.rules.hierarchy)
-
-
-def load_book(line: Line, tables: Mapping[str, MirrorTable]) -> GoalBook:
-    """Read one immutable snapshot of the goals from the mirror; a table not pulled yet is empty."""
-    pulled = {name: tables[name] for name in BOOK_COLUMNS if line.mirror.is_pulled(tables[name])}
-    rows = {name: line.mirror.rows(table) for name, table in pulled.items()}
-    return build_book(rows, line.config.rollup.zone, line.config.reading, own_columns(line.config))
-
-
 def refresh_visibility(line: Line, snapshot: Snapshot, now: dt.datetime, *, full: bool = False) -> Visibility | None:
     """Ask what the goals' managers may read, where needed; None when all that the service reads counts."""
     if line.config.rollup.visibility == "manager":
@@ -423,13 +353,20 @@ def _reader(line: Line, snapshot: Snapshot, now: dt.datetime) -> VisibilityReade
     return VisibilityReader(line.client, line.mirror, snapshot.book, snapshot.grouping, snapshot.tables, refresh_s, now)
 
 
-def _push(line: Line, run_id: str, snapshot: Snapshot, plan: WritePlan, rollup: Rollup) -> Pushed:
+def _push(
+    line: Line,
+    run_id: str,
+    snapshot: Snapshot,
+    plan: WritePlan,
+    rollup: Rollup,
+    written: Mapping[str, tuple[Values, ...]],
+) -> Pushed:
     goals = snapshot.tables["goal"]
     if line.config.writeback.mode == RECALCULATE:
         trees = stale_trees(plan.writes, snapshot.book.goals, snapshot.forest)
         return _recalculator(line, run_id, snapshot).recalculate(trees)
     again = planning_again(rollup, planner_of(line.config))
-    return pusher(line, run_id, goals, own_columns(line.config)).push(plan, snapshot.book.goals, again)
+    return pusher(line, run_id, goals, own_columns(line.config)).push(plan, snapshot.book.goals, again, written)
 
 
 def _recalculator(line: Line, run_id: str, snapshot: Snapshot) -> Recalculator:

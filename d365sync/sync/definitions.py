@@ -27,8 +27,9 @@ def definitions(client: DataverseClient, mirror: Mirror, names: Iterable[str], n
 
     remembered: list[Table] = []
     unknown: list[str] = []
-    known = mirror.definitions()
-    for name in sorted(set(names)):
+    wanted = sorted(set(names))
+    known = mirror.definitions() if wanted else {}
+    for name in wanted:
         entry = known.get(name)
         table = _read(entry[0]) if entry is not None and now - entry[1] < MAX_AGE else None
         if table is None:

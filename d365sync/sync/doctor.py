@@ -15,6 +15,7 @@ from d365sync.config import Config
 from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.book import BOOK_COLUMNS, build_book
 from d365sync.core.goals.goal import Goal, GoalBook
+from d365sync.core.goals.modes import COLUMNS, PLAN
 from d365sync.core.goals.needs import goals_to_compute
 from d365sync.core.period import is_midnight
 from d365sync.core.schema import Table
@@ -24,7 +25,7 @@ from d365sync.errors import AuthError, ConflictError, D365SyncError, RejectedErr
 from d365sync.sync.access import Held, excess, lacking, shallow
 from d365sync.sync.check import Check, Stop, Verdict, ask, failure
 from d365sync.sync.kept import certificate_lasts, secrets_kept
-from d365sync.sync.modes import COLUMNS, faults_of
+from d365sync.sync.modes import faults_of
 from d365sync.sync.readable import goal_rows, goal_tables, read_all, sources
 from d365sync.sync.visibility import DISABLED, OBJECT_ID
 
@@ -178,7 +179,7 @@ def _writable(config: Config, client: DataverseClient, table: Table, book: GoalB
     With a row version no goal has only privileges are tested. Assumed: the platform checks the privilege before the row
     version.
     """
-    if config.writeback.mode == "plan":
+    if config.writeback.mode == PLAN:
         yield Check("write goals", Verdict.OK, f"not needed in mode {config.writeback.mode}")
         return
     if held and PRIVILEGE_TO_WRITE.lower() not in held:
@@ -213,7 +214,7 @@ def _held(client: DataverseClient, user_id: str) -> Held:
 
 def _excess(config: Config, held: Held) -> Iterator[Check]:
     """Tell what the user could do beyond reading, where the mode writes nothing; nothing is tried."""
-    if config.writeback.mode != "plan":
+    if config.writeback.mode != PLAN:
         return
     more = excess(held, impersonates=config.rollup.visibility == "manager")
     if more is not None:

@@ -28,7 +28,7 @@ from d365sync.mirror import doubles as facts
 from d365sync.sync.cuts import goal_spans, lane_of
 
 if TYPE_CHECKING:
-    from d365sync.sync.cycle import Line, Snapshot
+    from d365sync.sync.snapshot import Line, Snapshot
 
 DIGITS = 32
 

@@ -26,7 +26,7 @@ from d365sync.core.values import Row, Value
 from d365sync.mirror.lookup import MOST_VALUES, among
 from d365sync.mirror.sums import group_predicate
 from d365sync.sync.cuts import whole_slice
-from d365sync.sync.cycle import Line, Snapshot
+from d365sync.sync.snapshot import Line, Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from d365sync.core.schema import ColumnType
 from d365sync.core.storage import EXACT
 from d365sync.core.values import Row, Value
 from d365sync.errors import FetchXmlError, UsageError
-from d365sync.sync.cycle import Line, Snapshot
 from d365sync.sync.evidence import Part
+from d365sync.sync.snapshot import Line, Snapshot
 
 UNIQUE_PREFIX = 4
 NOT_COMPUTED = "not computed"

@@ -50,13 +50,14 @@ def secrets_kept(config: Config) -> Iterator[Check]:
 def certificate_lasts(until: dt.datetime, now: dt.datetime) -> Check:
     """Return the check of a certificate by the days it is still valid."""
     days = (until - now).days
-    when = f"{until.date().isoformat()}"
-    renew = "make a new certificate and upload its public part to the app registration before that"
+    when = until.date().isoformat()
+    renew = "make a new certificate and upload its public part to the app registration"
     if until <= now:
-        return Check("certificate", Verdict.FAIL, f"expired on {when}", renew.replace(" before that", ""), 6)
+        return Check("certificate", Verdict.FAIL, f"expired on {when}", renew, 6)
     verdict = Verdict.WARN if days < EXPIRES_SOON_DAYS else Verdict.OK
     left = counted(days, "day")
-    return Check("certificate", verdict, f"valid until {when}, {left} left", renew if verdict is Verdict.WARN else "")
+    mend = f"{renew} before that" if verdict is Verdict.WARN else ""
+    return Check("certificate", verdict, f"valid until {when}, {left} left", mend)
 
 
 def _readable(path: Path, what: str, who: int) -> Iterator[Check]:

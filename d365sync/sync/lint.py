@@ -9,8 +9,9 @@ from d365sync.core.goals.doubles import double_problems
 from d365sync.core.goals.lint import lint_goals
 from d365sync.core.goals.writes import overridden_by_person
 from d365sync.core.problems import Problem, Severity
-from d365sync.sync.cycle import Line, Snapshot, recompute, roll_up_all
+from d365sync.sync.cycle import recompute, roll_up_all
 from d365sync.sync.doubles import all_doubles
+from d365sync.sync.snapshot import Line, Snapshot
 
 
 def lint(line: Line, snapshot: Snapshot) -> tuple[Problem, ...]:

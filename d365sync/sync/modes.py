@@ -9,16 +9,12 @@ from functools import partial
 
 from d365sync.config import Config
 from d365sync.core.counts import counted
+from d365sync.core.goals.modes import COLUMNS, OVERRIDE, PLAN, RECALCULATE
 from d365sync.core.goals.owncolumns import OwnColumns, column_faults, number_columns, plan_columns
 from d365sync.core.goals.stale import plan_recalculation
 from d365sync.core.goals.writes import Planner, plan_goal
 from d365sync.core.schema import Table
 from d365sync.errors import ConfigError
-
-COLUMNS = "columns"
-OVERRIDE = "override"
-RECALCULATE = "recalculate"
-PLAN = "plan"
 
 
 def planned_as(config: Config) -> str:

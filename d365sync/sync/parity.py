@@ -27,10 +27,10 @@ from d365sync.core.values import Row, Value
 from d365sync.errors import FetchXmlError
 from d365sync.mirror.lookup import MOST_VALUES, among, changed_after
 from d365sync.mirror.sums import group_predicate
-from d365sync.sync.cycle import Line, Snapshot
 from d365sync.sync.evidence import Part
 from d365sync.sync.explain import base_amount, exact_sum, parts_of
 from d365sync.sync.offline import computed
+from d365sync.sync.snapshot import Line, Snapshot
 from d365sync.sync.visibility import readable_ids
 
 LIVELY = (CriterionKind.STATE, CriterionKind.STATUS, CriterionKind.DATE)

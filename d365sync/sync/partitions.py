@@ -123,12 +123,12 @@ class TokenNotSharedError(RejectedError):
 
 @dataclass(frozen=True, slots=True)
 class PartitionedLoad:
-    """The whole of a table; ``other_link`` is a delta link of any table, taken before."""
+    """The whole of a table; ``other_link`` is a delta link of any table, taken before: one that is tracked needs it."""
 
     client: DataverseClient
     decoder: PageDecoder
     workers: int
-    other_link: str | None
+    other_link: str
 
     def pages(self) -> Iterator[FetchedPage]:
         """Yield every row at least once, in no order; the last page, and no other, has no next link.
@@ -163,8 +163,6 @@ class PartitionedLoad:
 
         Source: Count rows (RetrieveTotalRecordCount; its figure may be a day old, so one that is missing says nothing).
         """
-        if self.decoder.table.change_tracking and not self.other_link:
-            return False
         name = self.decoder.table.logical_name
         try:
             answer = self.client.get("RetrieveTotalRecordCount(EntityNames=@p1)", {"@p1": f'["{name}"]'})
@@ -177,7 +175,7 @@ class PartitionedLoad:
 
     def _newer(self) -> Iterator[FetchedPage]:
         """Yield what changed since the token was issued, and so the table's own link."""
-        link = self.client.delta_link(self.decoder, self.other_link or "")
+        link = self.client.delta_link(self.decoder, self.other_link)
         try:
             yield from self.client.fetched_changes(self.decoder, link)
         except (BookmarkExpiredError, RejectedError) as error:

@@ -221,13 +221,13 @@ class Puller:
         decoder = PageDecoder(table.rows)
         tracked = tracked and table.table.change_tracking
         number = self.mirror.begin_load(table.name)
-        if not empty:
-            keeping = Replaced(self.mirror, table, number, self._guard(table))
-            return Reading(table, Way.FULL, lambda: self.client.fetched_rows(decoder, tracked=tracked), keeping)
         pages: Pages = lambda: self.client.fetched_rows(decoder, tracked=tracked)  # noqa: E731
+        if not empty:
+            return Reading(table, Way.FULL, pages, Replaced(self.mirror, table, number, self._guard(table)))
         if by_ranges and self.rules.partitions > 1 and tracked is table.table.change_tracking:
-            link = self._other_link() if tracked else None
-            pages = PartitionedLoad(self.client, decoder, self.rules.partitions, link).pages
+            link = self._other_link() if tracked else ""
+            if link is not None:
+                pages = PartitionedLoad(self.client, decoder, self.rules.partitions, link).pages
         return Reading(table, Way.FULL, pages, Appended(self.mirror, table, number))
 
     def _together(self, readings: list[Reading]) -> list[Reading]:

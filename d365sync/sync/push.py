@@ -32,6 +32,7 @@ from d365sync.core.goals.writes import (
     arrived,
     held,
     is_ours,
+    left_alone,
     stored,
     write_body,
 )
@@ -58,8 +59,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SERVER_ERROR = 500
-FORBIDDEN_IN_A_ROW = 3
-"""Goals refused, and none written, after which it is the identity that lacks the right."""
+MANY_FORBIDDEN = 3
+"""Goals refused for want of a right, and none written: it is the identity, whatever else was wrong with the first."""
 ATTEMPTS = 2
 FEWER = 4
 """After a batch of which nothing arrived, and nobody knows why (it may take too long), batches have this part of it."""
@@ -144,17 +145,19 @@ class Pusher:
     on_goal: Callable[[GoalWrite], None] = field(default=lambda _write: None)
     own: tuple[str, ...] = ()
 
-    def push(self, plan: WritePlan, current: Mapping[str, Goal], again: Again) -> Pushed:
+    def push(
+        self, plan: WritePlan, current: Mapping[str, Goal], again: Again, ours: Mapping[str, tuple[Values, ...]]
+    ) -> Pushed:
         """Send every write of a plan; one goal's refusal does not stop the others.
 
-        ``again`` plans a goal once more that changed meanwhile.
+        ``again`` plans a goal once more that changed meanwhile; ``ours`` are the columns that goals may hold by our
+        hand, as the journal tells.
 
         Raises:
             AuthError, RetryableError, RejectedError: the remote as a whole; what was written stays written and
                 journalled, and what is unknown is looked at by the next run.
         """
         pushed = Pushed()
-        ours = self.journal.written_values()
         steps = [_Step(write, current[write.goal_id], ours.get(write.goal_id, ())) for write in plan.writes]
         size = self.batch_size
         while steps:
@@ -167,8 +170,6 @@ class Pusher:
                 size = min(size, max(SMALL, len(batch) // FEWER))
             steps = [*more, *steps]
         _give_up_when_all_is_forbidden(pushed)
-        if not pushed.written and pushed.failures and isinstance(pushed.failures[0], Forbidden):
-            raise pushed.failures[0].error
         return pushed
 
     def _batch(self, steps: Sequence[_Step], again: Again, pushed: Pushed) -> list[_Step]:
@@ -251,7 +252,7 @@ class Pusher:
         if isinstance(planned, GoalWrite) and step.attempts + 1 < ATTEMPTS:
             settled.again.append(_Step(planned, goal, step.ours, step.attempts + 1, step.throttled))
         elif isinstance(planned, GoalWrite):
-            pushed.skips.append(_skip(goal, SkipReason.CONFLICT, "keeps being changed by others; left as it is"))
+            pushed.skips.append(left_alone(goal, SkipReason.CONFLICT, "keeps being changed by others; left as it is"))
         elif planned is not None:
             pushed.skips.append(planned)
 
@@ -309,7 +310,7 @@ def _send_again(step: _Step, error: RemoteError, settled: _Settled, pushed: Push
         settled.again.append(_Step(step.write, step.goal, step.ours, step.attempts + 1, step.throttled, open=numbers))
     else:
         tail = f"could not be written ({error}); the next sync looks at it again"
-        pushed.failures.append(_skip(step.goal, SkipReason.PROBLEM, tail))
+        pushed.failures.append(left_alone(step.goal, SkipReason.PROBLEM, tail))
 
 
 def _is_unknown(error: RemoteError) -> bool:
@@ -331,23 +332,25 @@ def _unreadable(step: _Step, error: RemoteError, settled: _Settled, pushed: Push
         _vanished(step, error, settled, pushed)
     else:
         tail = f"may have been written; it cannot be read back now ({error}); the next sync looks again"
-        pushed.failures.append(_skip(step.goal, SkipReason.PROBLEM, tail))
+        pushed.failures.append(left_alone(step.goal, SkipReason.PROBLEM, tail))
 
 
 def _vanished(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:
     settled.end(step, WriteOutcome.GONE, error)
     settled.gone.append(step.goal.id)
-    pushed.skips.append(_skip(step.goal, SkipReason.GONE, "was deleted meanwhile"))
+    pushed.skips.append(left_alone(step.goal, SkipReason.GONE, "was deleted meanwhile"))
 
 
 def _give_up_when_all_is_forbidden(pushed: Pushed) -> None:
-    """Stop when nothing could be written and every refusal was for want of a right: it is not about one goal.
+    """Stop when nothing could be written for want of a right: it is not about one goal.
 
     Raises:
         AuthError: the first refusal.
     """
     forbidden = [one for one in pushed.failures if isinstance(one, Forbidden)]
-    if forbidden and not pushed.written and len(forbidden) >= FORBIDDEN_IN_A_ROW:
+    if pushed.written or not forbidden:
+        return
+    if pushed.failures[0] is forbidden[0] or len(forbidden) >= MANY_FORBIDDEN:
         raise forbidden[0].error
 
 
@@ -359,13 +362,15 @@ def planning_again(rollup: Rollup, planner: Planner) -> Again:
 
     def again(goal: Goal, before: Goal, ours: Sequence[Values]) -> GoalWrite | Skip | None:
         if not goal.is_open:
-            return _skip(goal, SkipReason.CLOSED, "was closed meanwhile")
+            return left_alone(goal, SkipReason.CLOSED, "was closed meanwhile")
         if goal.is_overridden and not is_ours(goal, ours):
-            return _skip(goal, SkipReason.CONFLICT, "was overridden by a person meanwhile")
+            return left_alone(goal, SkipReason.CONFLICT, "was overridden by a person meanwhile")
         if _definition(goal) != _definition(before):
-            return _skip(goal, SkipReason.CONFLICT, "was redefined meanwhile; the next sync takes it up")
+            return left_alone(goal, SkipReason.CONFLICT, "was redefined meanwhile; the next sync takes it up")
         if goal.own != before.own:
-            return _skip(goal, SkipReason.CONFLICT, "has other values in its columns since; the next sync sees them")
+            return left_alone(
+                goal, SkipReason.CONFLICT, "has other values in its columns since; the next sync sees them"
+            )
         return planner(goal, rollup.totals[goal.id], None)
 
     return again
@@ -373,11 +378,7 @@ def planning_again(rollup: Rollup, planner: Planner) -> Again:
 
 def leaving_alone(goal: Goal, _before: Goal, _ours: Sequence[Values]) -> Skip:
     """Plan nothing for a goal that changed meanwhile: what was decided before does not fit it any more."""
-    return _skip(goal, SkipReason.CONFLICT, "was changed meanwhile; left as it is")
-
-
-def _skip(goal: Goal, reason: SkipReason, tail: str) -> Skip:
-    return Skip(goal.id, goal.title, reason, f"'{goal.title}' {tail}")
+    return left_alone(goal, SkipReason.CONFLICT, "was changed meanwhile; left as it is")
 
 
 def _definition(goal: Goal) -> Goal:

@@ -19,7 +19,7 @@ import structlog
 from d365sync.core.goals.book import goal_of
 from d365sync.core.goals.goal import Goal
 from d365sync.core.goals.stale import StaleTree, differs, still_differing, waiting
-from d365sync.core.goals.writes import SENT, GoalWrite, Skip, SkipReason, held, sent
+from d365sync.core.goals.writes import SENT, GoalWrite, Skip, SkipReason, held, left_alone, sent
 from d365sync.core.values import Row
 from d365sync.errors import (
     FORBIDDEN,
@@ -147,13 +147,13 @@ def _ended(one: _Asked, write: GoalWrite, number: int, outcome: Outcome, pushed:
         pushed.written.append(write)
         return Ending(number, WriteOutcome.DONE, goal.etag, after=held(write, goal))
     if goal.is_overridden:
-        pushed.skips.append(_skip(goal, SkipReason.CONFLICT, "was overridden meanwhile; left as it is"))
+        pushed.skips.append(left_alone(goal, SkipReason.CONFLICT, "was overridden meanwhile; left as it is"))
         return Ending(number, WriteOutcome.CONFLICT)
     if one.error is not None:
         pushed.failures.append(_failure(goal, one.error))
         return Ending(number, WriteOutcome.FAILED, message=str(one.error))
     if goal.etag == write.etag:
-        pushed.skips.append(_skip(goal, SkipReason.LATER, "has not been rolled up yet; the next sync looks again"))
+        pushed.skips.append(left_alone(goal, SkipReason.LATER, "has not been rolled up yet; the next sync looks again"))
         return Ending(number, WriteOutcome.FAILED, message="not rolled up yet")
     pushed.skips.append(differs(write, goal, other))
     ours = sent(write)
@@ -189,7 +189,3 @@ def _concerns_all(error: RemoteError | ProtocolError) -> bool:
     if isinstance(error, AuthError):
         return error.status != FORBIDDEN
     return isinstance(error, RemoteError) and not isinstance(error, RejectedError)
-
-
-def _skip(goal: Goal, reason: SkipReason, tail: str) -> Skip:
-    return Skip(goal.id, goal.title, reason, f"'{goal.title}' {tail}")

@@ -15,9 +15,9 @@ from d365sync.core.goals.why import Criterion, failures
 from d365sync.core.values import Row, format_instant, plain
 from d365sync.errors import FetchXmlError, UsageError
 from d365sync.mirror.lookup import begins_with, named
-from d365sync.sync.cycle import Line, Snapshot
 from d365sync.sync.evidence import Part
 from d365sync.sync.explain import Record, parts_of, record_of
+from d365sync.sync.snapshot import Line, Snapshot
 
 UNIQUE_PREFIX = 4
 MOST_NAMED = 5

@@ -23,8 +23,9 @@ from d365sync.core.storage import scale_of
 from d365sync.mirror.slices import GroupSums
 from d365sync.sync.collecting import uncollected
 from d365sync.sync.cuts import Cut, goal_spans
-from d365sync.sync.cycle import Line, Snapshot, recompute, roll_up_all, snapshot_of
+from d365sync.sync.cycle import recompute, roll_up_all
 from d365sync.sync.recompute import Recomputed, Recomputer
+from d365sync.sync.snapshot import Line, Snapshot, snapshot_of
 from tests.bench import data
 
 Bound = Mapping[str, str]

@@ -14,9 +14,9 @@ import pytest
 from d365sync.core.values import Value
 from d365sync.emulator import Emulator
 from d365sync.errors import UsageError
-from d365sync.sync.cycle import Line, Snapshot
 from d365sync.sync.explain import ColumnExplanation, Explanation, Extent, exact_sum, explain, find_goal
 from d365sync.sync.offline import computed, mirrored
+from d365sync.sync.snapshot import Line, Snapshot
 from d365sync.sync.whynot import Answer, ColumnVerdict, why_not
 from tests.emulated import NOW, application
 from tests.golden.casebook import made_id

@@ -25,7 +25,7 @@ from d365sync.core.goals.rollup import GoalTotals, OwnPart, roll_up
 from d365sync.core.schema import Schema
 from d365sync.core.values import Row
 from d365sync.errors import ConfigError, FetchXmlError
-from d365sync.sync.cycle import query_context
+from d365sync.sync.snapshot import query_context
 from tests.unit.goals import book, goal
 from tests.unit.schemas import SCHEMA, column, table
 

@@ -18,6 +18,7 @@ from d365sync.core.goals.writes import (
     SkipReason,
     WritePlan,
     as_stored,
+    left_alone,
     no_etag,
 )
 
@@ -73,11 +74,11 @@ def _step(written: WrittenGoal, goal: Goal | None, kind: _Override | _OwnColumns
     candidates = [written.after] if written.sure else as_stored(written.after)
     as_left = goal.etag == written.etag or any(kind.holds(goal, one) for one in candidates)
     if not as_left and written.later is not None:
-        return _skip(goal, SkipReason.CONFLICT, f"was written again by run {written.later}; undo that one first")
+        return left_alone(goal, SkipReason.CONFLICT, f"was written again by run {written.later}; undo that one first")
     if not goal.is_open:
-        return _skip(goal, SkipReason.CLOSED, "is closed; Dataverse keeps it read-only")
+        return left_alone(goal, SkipReason.CLOSED, "is closed; Dataverse keeps it read-only")
     if not as_left:
-        return _skip(goal, SkipReason.CONFLICT, "was changed since by somebody else; left as it is")
+        return left_alone(goal, SkipReason.CONFLICT, "was changed since by somebody else; left as it is")
     return kind.write(goal, written.before) if goal.etag else no_etag(goal)
 
 
@@ -125,7 +126,3 @@ def _back(held: Columns, before: Columns, names: Iterable[str]) -> tuple[ColumnC
         for name in names
         if held.get(name) != before[name]
     )
-
-
-def _skip(goal: Goal, reason: SkipReason, tail: str) -> Skip:
-    return Skip(goal.id, goal.title, reason, f"'{goal.title}' {tail}")

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from d365sync.core.goals.goal import VALUE_COLUMNS, Goal, Number
+from d365sync.core.goals.modes import COLUMNS, OVERRIDE, RECALCULATE
 from d365sync.core.goals.writes import PERCENTAGE, ColumnChange, GoalWrite, WritePlan
 from d365sync.core.values import parse_guid
 from d365sync.errors import UsageError
@@ -36,7 +37,7 @@ class SavedPlan:
     organization_id: str
     run_id: str
     goals: tuple[SavedGoal, ...]
-    mode: str = "override"
+    mode: str = OVERRIDE
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -50,7 +51,7 @@ def read_saved_plan(document: object) -> SavedPlan:
     Raises:
         UsageError: it is not one, or not of this version, or there is nothing in it to be written.
     """
-    if isinstance(document, dict) and document.get("mode") == "recalculate":
+    if isinstance(document, dict) and document.get("mode") == RECALCULATE:
         raise UsageError(
             "a plan made in mode recalculate says what the platform shall compute, and holds nothing to write",
             hint='set writeback.mode to "override" or "columns" and make another',
@@ -74,7 +75,7 @@ def differences(plan: SavedPlan, organization_id: str, goals: Mapping[str, Goal]
 
 def as_write_plan(plan: SavedPlan, goals: Mapping[str, Goal], stamp: str = "") -> WritePlan:
     """Return the writes of a plan that fits the goals; ``stamp`` takes the time of a write in mode columns."""
-    write = partial(_write_own, stamp) if plan.mode == "columns" else _write
+    write = partial(_write_own, stamp) if plan.mode == COLUMNS else _write
     return WritePlan(tuple(write(one, goals[one.goal_id]) for one in plan.goals), (), 0)
 
 
@@ -89,8 +90,8 @@ def _write(saved: SavedGoal, goal: Goal) -> GoalWrite:
 
 
 def _plan(document: Any) -> SavedPlan:
-    mode = document.get("mode", "override")
-    if mode not in ("override", "columns"):
+    mode = document.get("mode", OVERRIDE)
+    if mode not in (OVERRIDE, COLUMNS):
         raise ValueError(f"the mode {mode!r} is not one that writes numbers")
     goals = tuple(_goal(entry, mode) for entry in document["goals"])
     if len({goal.goal_id for goal in goals}) != len(goals):
@@ -108,7 +109,7 @@ def _goal(entry: Any, mode: str) -> SavedGoal:
 
 def _change(entry: Any, mode: str) -> ColumnChange:
     column = str(entry["column"])
-    if mode == "override" and column not in (*VALUE_COLUMNS, PERCENTAGE):
+    if mode == OVERRIDE and column not in (*VALUE_COLUMNS, PERCENTAGE):
         raise ValueError(f"{column!r} is not a column that is written")
     return ColumnChange(column, _number(entry["native"]), _number(entry["ours"]), str(entry["why"]))
 

@@ -181,7 +181,7 @@ def plan_writes(
     skips: list[Skip] = []
     unchanged = 0
     for goal in sorted(book.goals.values(), key=lambda one: (one.title, one.id)):
-        step = _left_alone(goal, rollup.totals, theirs, blocked.get(goal.id)) or (planner or plan_goal)(
+        step = _untouched(goal, rollup.totals, theirs, blocked.get(goal.id)) or (planner or plan_goal)(
             goal, rollup.totals[goal.id], kept.get(goal.id)
         )
         if isinstance(step, GoalWrite):
@@ -213,9 +213,14 @@ def plan_goal(
     return GoalWrite(goal.id, goal.title, goal.etag, changes, dict(totals.totals))
 
 
+def left_alone(goal: Goal, reason: SkipReason, tail: str) -> Skip:
+    """Return a goal as left alone; ``tail`` goes on after its title."""
+    return Skip(goal.id, goal.title, reason, f"'{goal.title}' {tail}")
+
+
 def no_etag(goal: Goal) -> Skip:
     """Return the goal as left alone."""
-    return Skip(goal.id, goal.title, SkipReason.PROBLEM, f"'{goal.title}' came without an etag; left as it is")
+    return left_alone(goal, SkipReason.PROBLEM, "came without an etag; left as it is")
 
 
 def differing(
@@ -235,15 +240,13 @@ def write_body(write: GoalWrite, now: dt.datetime) -> dict[str, object]:
     return flags | {change.column: change.ours for change in write.changes} | stamp
 
 
-def _left_alone(
+def _untouched(
     goal: Goal, totals: Mapping[str, GoalTotals], theirs: frozenset[str], blocked: str | None
 ) -> Skip | None:
     if not goal.is_open:
-        return Skip(goal.id, goal.title, SkipReason.CLOSED, f"'{goal.title}' is closed; Dataverse keeps it read-only")
+        return left_alone(goal, SkipReason.CLOSED, "is closed; Dataverse keeps it read-only")
     if goal.id in theirs:
-        return Skip(
-            goal.id, goal.title, SkipReason.OVERRIDDEN, f"'{goal.title}' was overridden by a person; left as it is"
-        )
+        return left_alone(goal, SkipReason.OVERRIDDEN, "was overridden by a person; left as it is")
     if goal.id not in totals:
         return Skip(goal.id, goal.title, SkipReason.PROBLEM, blocked or f"'{goal.title}' could not be computed")
     return None
