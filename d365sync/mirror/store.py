@@ -10,52 +10,33 @@ IO: SQL.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Connection, Engine, text
 
 from d365sync.core.fetchxml.compile import Predicate
 from d365sync.core.goals.participation import Group
 from d365sync.core.goals.slices import Slice
-from d365sync.core.rowshape import DAMAGED, ETAG_KEY, StoredRow
+from d365sync.core.rowshape import ETAG_KEY, StoredRow
 from d365sync.core.storage import is_plain
-from d365sync.core.values import Row, Value, format_instant, parse_instant
+from d365sync.core.values import Row, Value
 from d365sync.database import open_engine, transaction
 from d365sync.errors import MirrorError
-from d365sync.mirror import indexes, pages, slices, sums
-from d365sync.mirror.models import MirrorModel
-from d365sync.mirror.tables import (
-    BEFORE_PREFIX,
-    ETAG_COLUMN,
-    UNFIT_COLUMN,
-    Dialect,
-    MirrorTable,
-    quote,
-)
+from d365sync.mirror import bookmarks, documents, indexes, pages, slices, sums, unfit
+from d365sync.mirror.bookmarks import Position
+from d365sync.mirror.layout import lay_out
+from d365sync.mirror.tables import BEFORE_PREFIX, ETAG_COLUMN, Dialect, MirrorTable, quote
+from d365sync.mirror.unfit import Unfit
 from d365sync.mirror.visible import VisibleIds
 
-LAYOUT_VERSION = 4
-OWNER = "ownerid"
-MOST_UNFIT = 1000
 PULSE = "SELECT COALESCE(SUM(pulse), 0) FROM _table"
 MOST_WORKERS = 4
 """Statements at one time, each on a connection of its own; the pool holds five."""
 HINT = "check storage.mirror; if the database is damaged, delete it: the next sync pulls everything again"
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A bookmark: where a table was last read to. Instants are UTC; ``watermark`` is the greatest ``modifiedon``."""
-
-    pulled_at: dt.datetime
-    delta_link: str | None = None
-    watermark: dt.datetime | None = None
-    swept_at: dt.datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +50,6 @@ class TableChanges:
     rows: int = 0
     everything: bool = False
     columns: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Unfit:
-    """A record of which a value was left out; ``owner`` is None where it cannot be told."""
-
-    record: str
-    owner: str | None
 
 
 @dataclass(slots=True)
@@ -96,11 +69,7 @@ class Mirror:
         self.dialect: Dialect = cast("Dialect", engine.dialect.name)
         self.workers = 1 if engine.url.database in (None, "", ":memory:") else min(MOST_WORKERS, os.cpu_count() or 1)
         with self._writing() as connection:
-            _drop_other_layout(connection)
-            MirrorModel.metadata.create_all(connection)
-            for statement in sums.slice_tables(self.dialect):
-                connection.exec_driver_sql(statement)
-            connection.execute(text("INSERT INTO _layout VALUES (:v) ON CONFLICT DO NOTHING"), {"v": LAYOUT_VERSION})
+            lay_out(connection, self.dialect)
 
     @classmethod
     def open(cls, url: str) -> Mirror:
@@ -183,34 +152,24 @@ class Mirror:
     def definitions(self) -> dict[str, tuple[str, dt.datetime]]:
         """Return every table's metadata document and when it was read, by table name."""
         with self._transaction() as connection:
-            found = connection.exec_driver_sql("SELECT name, document, read_at FROM _metadata ORDER BY name").all()
-        return {row[0]: (row[1], parse_instant(row[2])) for row in found}
+            return documents.read(connection)
 
-    def save_definitions(self, documents: Mapping[str, str], read_at: dt.datetime) -> None:
+    def save_definitions(self, found: Mapping[str, str], read_at: dt.datetime) -> None:
         """Keep metadata documents, by table name."""
-        if not documents:
-            return
         with self._writing() as connection:
-            connection.execute(
-                text(
-                    "INSERT INTO _metadata (name, document, read_at) VALUES (:name, :document, :read_at) "
-                    "ON CONFLICT (name) DO UPDATE SET document = excluded.document, read_at = excluded.read_at"
-                ),
-                [{"name": n, "document": d, "read_at": format_instant(read_at)} for n, d in documents.items()],
-            )
+            documents.save(connection, found, read_at)
 
     # -- rows in -------------------------------------------------------------------------------------------------
 
     def position(self, name: str) -> Position | None:
         """Return the bookmark of a table, None when it must be loaded in full."""
         with self._transaction() as connection:
-            row = connection.execute(
-                text("SELECT pulled_at, delta_link, watermark, swept_at FROM _bookmark WHERE name = :name"),
-                {"name": name},
-            ).one_or_none()
-        if row is None:
-            return None
-        return Position(parse_instant(row[0]), row[1], _instant(row[2]), _instant(row[3]))
+            return bookmarks.read_one(connection, name)
+
+    def bookmarks(self) -> dict[str, Position]:
+        """Return every table's bookmark."""
+        with self._transaction() as connection:
+            return bookmarks.read(connection)
 
     def drop_positions(self) -> None:
         """Forget every bookmark, row and sum: the next pull makes the tables again and loads everything in full.
@@ -226,8 +185,7 @@ class Mirror:
     def forget_positions(self, names: Iterable[str]) -> None:
         """Forget the bookmarks of tables that are not needed any more; read again, they are loaded in full."""
         with self._writing() as connection:
-            for name in names:
-                connection.execute(text("DELETE FROM _bookmark WHERE name = :name"), {"name": name})
+            bookmarks.forget(connection, names)
 
     def begin_load(self, name: str) -> int:
         """Return the number of a new full load: rows it does not see are removed by :meth:`apply` with ``last``."""
@@ -256,7 +214,7 @@ class Mirror:
             writer = pages.Writer(connection, self.dialect, table)
             pages.make_unique(writer)
             removed = pages.remove_rows(writer, deleted)
-            self._save_position(connection, table.name, last)
+            bookmarks.save(connection, table.name, last)
             count = self._rows_of(connection, table.name)
         return Applied(changed=count, deleted=removed, seen=count)
 
@@ -309,7 +267,7 @@ class Mirror:
                     unseen = pages.unseen_ids(writer, load_number)
                     _ask(guard, unseen, self._rows_of(connection, table.name) if guard else 0)
                     applied.deleted += pages.remove_rows(writer, unseen)
-                self._save_position(connection, table.name, last)
+                bookmarks.save(connection, table.name, last)
         return applied
 
     def remove_missing(
@@ -327,22 +285,18 @@ class Mirror:
             missing = sorted(known - set(present))
             _ask(guard, missing, len(known))
             removed = pages.remove_rows(pages.Writer(connection, self.dialect, table), missing)
-            self._save_position(connection, table.name, last)
+            bookmarks.save(connection, table.name, last)
             return removed
 
     def note_unreadable(self, name: str, reason: str, mend: str) -> None:
         """Note that a table may not be read; its rows stay as they are until it is read again."""
         with self._writing() as connection:
-            connection.execute(
-                text("UPDATE _table SET unreadable = :reason, mend = :mend WHERE name = :name"),
-                {"name": name, "reason": reason, "mend": mend},
-            )
+            bookmarks.note_unreadable(connection, name, reason, mend)
 
     def unreadable(self) -> dict[str, tuple[str, str]]:
         """Return, by table, why it could not be read the last time, and what mends that."""
         with self._transaction() as connection:
-            sql = "SELECT name, unreadable, mend FROM _table WHERE unreadable <> ''"
-            return {row[0]: (row[1], row[2]) for row in connection.exec_driver_sql(sql)}
+            return bookmarks.unreadable(connection)
 
     def count(self, name: str) -> int:
         """Return the number of rows of a mirrored table."""
@@ -359,9 +313,8 @@ class Mirror:
     def positions(self) -> dict[str, tuple[Position, int]]:
         """Return every table's bookmark and number of rows."""
         with self._transaction() as connection:
-            names = [row[0] for row in connection.exec_driver_sql("SELECT name FROM _bookmark ORDER BY name")]
-        found = {name: self.position(name) for name in names}
-        return {name: (position, self.count(name)) for name, position in found.items() if position is not None}
+            found = bookmarks.read(connection)
+            return {name: (position, self._rows_of(connection, name)) for name, position in found.items()}
 
     def participants(self, table: MirrorTable, group: Group, predicate: Predicate, one: Slice) -> list[Row]:
         """Return the records that count in one slice, in the order of the group's date, then key."""
@@ -375,32 +328,14 @@ class Mirror:
             return list(self._select(connection, table, clause, predicate.parameters))
 
     def unfit(self, tables: Iterable[MirrorTable]) -> dict[tuple[str, str], list[Unfit]]:
-        """Return the columns of these tables of which values were left out, each with the first of its records.
-
-        A column is named as in the stored row: with :data:`~d365sync.core.rowshape.DAMAGED` before it where the value
-        is none of its type, without where it is too large. A table with very many such records has one of no owner.
-        """
-        found: dict[tuple[str, str], list[Unfit]] = {}
-        column = quote(UNFIT_COLUMN)
+        """Return the columns of which values were left out; see :func:`d365sync.mirror.unfit.left_out`."""
         with self._transaction() as connection:
-            for table in tables:
-                key, owner = quote(table.table.primary_id), quote(OWNER) if OWNER in table.rows.places else "NULL"
-                sql = f"SELECT {column}, {key}, {owner} FROM {quote(table.name)} WHERE {column} IS NOT NULL ORDER BY 2"
-                rows = connection.exec_driver_sql(f"{sql} LIMIT {MOST_UNFIT + 1}").all()
-                for columns, record, owner_id in rows:
-                    names = str(columns).split()
-                    known = None if DAMAGED + OWNER in names or len(rows) > MOST_UNFIT else owner_id
-                    for name in names:
-                        found.setdefault((table.name, name), []).append(Unfit(str(record), known))
-        return found
+            return unfit.left_out(connection, tables)
 
     def has_values(self, table: MirrorTable, column: str) -> bool:
         """Say whether any row has a value in a column, or there is no row at all."""
-        name = quote(table.name)
-        shown = f"SELECT 1 FROM {name} WHERE {quote(column)} IS NOT NULL"
-        sql = f"SELECT NOT EXISTS (SELECT 1 FROM {name}) OR EXISTS ({shown})"
         with self._transaction() as connection:
-            return bool(connection.exec_driver_sql(sql).scalar_one())
+            return unfit.has_values(connection, table, column)
 
     # -- sums ----------------------------------------------------------------------------------------------------
 
@@ -504,50 +439,7 @@ class Mirror:
                     row[column.logical_name] = table.decode(column, stored[at])
             yield row
 
-    def _save_position(self, connection: Connection, name: str, position: Position) -> None:
-        connection.execute(text("UPDATE _table SET unreadable = '', mend = '' WHERE name = :name"), {"name": name})
-        connection.execute(
-            text(
-                "INSERT INTO _bookmark (name, delta_link, watermark, swept_at, pulled_at) "
-                "VALUES (:name, :delta_link, :watermark, :swept_at, :pulled_at) ON CONFLICT (name) DO UPDATE SET "
-                "delta_link = excluded.delta_link, watermark = excluded.watermark, swept_at = excluded.swept_at, "
-                "pulled_at = excluded.pulled_at"
-            ),
-            {
-                "name": name,
-                "delta_link": position.delta_link,
-                "watermark": _spelled(position.watermark),
-                "swept_at": _spelled(position.swept_at),
-                "pulled_at": format_instant(position.pulled_at),
-            },
-        )
-
-
-def group_key_text(group: Group) -> str:
-    """Return a group's key as text."""
-    return json.dumps(group.key)
-
 
 def _ask(guard: Callable[[int, int], None] | None, missing: Sequence[str], known: int) -> None:
     if guard is not None and missing:
         guard(len(missing), known)
-
-
-def _instant(stored: str | None) -> dt.datetime | None:
-    return None if stored is None else parse_instant(stored)
-
-
-def _spelled(instant: dt.datetime | None) -> str | None:
-    return None if instant is None else format_instant(instant)
-
-
-def _drop_other_layout(connection: Connection) -> None:
-    """Drop everything in a mirror of another layout: it is disposable, the next cycle pulls it again."""
-    found = inspect(connection).get_table_names()
-    if "_layout" in found:
-        if connection.exec_driver_sql("SELECT MAX(version) FROM _layout").scalar() == LAYOUT_VERSION:
-            return
-    elif "_bookmark" not in found:
-        return
-    for name in found:
-        connection.exec_driver_sql(f"DROP TABLE {quote(name)}")

@@ -21,8 +21,8 @@ from d365sync.core.problems import Problem
 from d365sync.core.rowshape import DAMAGED
 from d365sync.core.schema import Schema
 from d365sync.mirror.slices import KeptGroup, KeptSlices
-from d365sync.mirror.store import Unfit
 from d365sync.mirror.sums import amount_of
+from d365sync.mirror.unfit import Unfit
 
 MANY_OWNERS = 50
 """Owners in a group beyond which the rows it links to are taken as a set, not looked up record by record."""

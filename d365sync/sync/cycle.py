@@ -235,7 +235,7 @@ def pull_all(
     puller = Puller(
         line.client, line.mirror, rules, now, line.watcher, definitions_are_fresh=fresh, keep_damaged=keep_damaged
     )
-    before = set(line.mirror.positions())
+    before = set(line.mirror.bookmarks())
     schema = definitions(line.client, line.mirror, {*BOOK_COLUMNS, *before}, now)
     own = {"goal": own_columns(line.config)}
     extra = {name: (*line.mirror.columns_of(name), *own.get(name, ())) for name in BOOK_COLUMNS}

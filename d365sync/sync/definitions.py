@@ -69,7 +69,9 @@ def remembered(mirror: Mirror) -> Schema:
 
 
 def _remember(mirror: Mirror, tables: Iterable[Table], now: dt.datetime) -> None:
-    mirror.save_definitions({one.logical_name: msgspec.json.encode(one).decode() for one in tables}, now)
+    documents = {one.logical_name: msgspec.json.encode(one).decode() for one in tables}
+    if documents:
+        mirror.save_definitions(documents, now)
 
 
 def _read(document: str) -> Table | None:

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from d365sync.dataverse.decoding import StoredPage
 from d365sync.errors import GuardError
-from d365sync.mirror.store import Applied, Mirror, Position
+from d365sync.mirror.bookmarks import Position
+from d365sync.mirror.store import Applied, Mirror
 from d365sync.mirror.tables import MirrorTable
 
 

@@ -38,7 +38,8 @@ from d365sync.core.values import parse_instant
 from d365sync.dataverse.ahead import FetchedPage
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
 from d365sync.errors import FORBIDDEN, AuthError, BookmarkExpiredError, MisfitError, ProtocolError, RejectedError
-from d365sync.mirror.store import Mirror, Position
+from d365sync.mirror.bookmarks import Position
+from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.allocating import give_back_large_blocks
 from d365sync.sync.keeping import Appended, Guard, Keeping, Replaced
@@ -254,7 +255,7 @@ class Puller:
         """Return the newest delta link of any table, None when there is none or its token must not be shared."""
         if not self.rules.shared_token:
             return None
-        known = (position for position, _ in self.mirror.positions().values())
+        known = self.mirror.bookmarks().values()
         found = [one for one in known if one.delta_link and self._is_ours(one.delta_link)]
         return max(found, key=lambda one: one.pulled_at).delta_link if found else None
 

@@ -43,9 +43,10 @@ from d365sync.core.schema import Schema
 from d365sync.errors import FetchXmlError
 from d365sync.mirror.indexes import indexable
 from d365sync.mirror.slices import Adder, GroupSums, KeptGroup, KeptSlices, kept_groups, kept_slices, kept_sums
-from d365sync.mirror.store import Mirror, TableChanges, Unfit
+from d365sync.mirror.store import Mirror, TableChanges
 from d365sync.mirror.sums import Index, group_predicate, indexes_of, predicate_through_parent
 from d365sync.mirror.tables import MirrorTable
+from d365sync.mirror.unfit import Unfit
 from d365sync.sync.cuts import (
     Cut,
     Refreshed,

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from d365sync.core.values import Value
-from d365sync.mirror.store import Position
+from d365sync.mirror.bookmarks import Position
 from d365sync.mirror.tables import MirrorTable
 from tests.bench import data, ours
 from tests.bench.data import Size

@@ -28,7 +28,8 @@ from d365sync.core.schema import Schema
 from d365sync.core.storage import FOLD_SUFFIX
 from d365sync.core.values import Row, Value
 from d365sync.emulator.schema.loader import build_catalogue
-from d365sync.mirror.store import Mirror, Position
+from d365sync.mirror.bookmarks import Position
+from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import ETAG_COLUMN, LOAD_COLUMN, MirrorTable
 from d365sync.sync.pull import mirror_table
 from tests.bench import goals

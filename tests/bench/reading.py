@@ -30,7 +30,8 @@ from d365sync.config import PullSection
 from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.session import make_session
-from d365sync.mirror.store import Mirror, Position
+from d365sync.mirror.bookmarks import Position
+from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.collecting import uncollected
 from d365sync.sync.pull import Puller

@@ -19,8 +19,9 @@ from d365sync.core.goals.rollup import OwnPart
 from d365sync.core.schema import Column, ColumnType, Schema
 from d365sync.core.values import Row, Value
 from d365sync.errors import MirrorError
+from d365sync.mirror.bookmarks import Position
 from d365sync.mirror.slices import kept_groups, kept_slices
-from d365sync.mirror.store import Mirror, Position, TableChanges
+from d365sync.mirror.store import Mirror, TableChanges
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.recompute import Recomputed, Recomputer
 from tests.unit.goals import CALLS, REVENUE, book, field, goal

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from d365sync.mirror.store import Mirror, Position
+from d365sync.mirror.bookmarks import Position
+from d365sync.mirror.store import Mirror
 from d365sync.mirror.visible import REFUSED, UNREADABLE, Difference, Fault, PairState
 from tests.integration.test_mirror import DEALS, NOW, deal, row_id
 
