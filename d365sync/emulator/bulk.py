@@ -21,7 +21,7 @@ from werkzeug.wrappers import Response
 from d365sync.emulator.calls import Call, empty_response, json_response
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.keys import RowKey, key_of
-from d365sync.emulator.payload import parse_payload
+from d365sync.emulator.payload import TYPE, parse_payload, type_name
 from d365sync.emulator.references import referenced
 from d365sync.emulator.refuse import ARGUMENT, DUPLICATE, NOT_FOUND, Refusal, bad_payload, invalid
 from d365sync.emulator.rows import create
@@ -30,7 +30,7 @@ from d365sync.emulator.writes import change_row
 
 Target = Mapping[str, Any]
 
-TYPE, ID = "@odata.type", "@odata.id"
+ID = "@odata.id"
 UNSUPPORTED = "0x80040800"
 MIXED = {"CreateMultiple": ARGUMENT, "UpdateMultiple": "0x80041103", "UpsertMultiple": ARGUMENT}
 """What targets of another table get, by message."""
@@ -54,8 +54,7 @@ def bulk_message(call: Call, facts: TableFacts, name: str) -> Response:
 def _create_multiple(call: Call, facts: TableFacts, targets: Sequence[Target]) -> Response:
     call.need("Create", facts)
     ids = [_create(call, facts, target, {}) for target in targets]
-    context = f"{call.root}$metadata#Microsoft.Dynamics.CRM.CreateMultipleResponse"
-    return json_response({"@odata.context": context, "Ids": ids})
+    return json_response({"@odata.context": call.answer_context("CreateMultiple"), "Ids": ids})
 
 
 def _update_multiple(call: Call, facts: TableFacts, targets: Sequence[Target]) -> Response:
@@ -127,7 +126,7 @@ def _targets(call: Call, facts: TableFacts, name: str) -> Sequence[Target]:
         if not isinstance(kind, str):
             shown = f"'{TYPE}' is required with every item of 'Targets'."
             raise bad_payload(facts.table.entity_set_name, shown)
-        table = kind.removeprefix("#").removeprefix("Microsoft.Dynamics.CRM.")
+        table = type_name(kind)
         if table not in call.store.catalogue.tables:
             shown = f"A type named '{kind[:200]}' could not be resolved by the model."
             raise bad_payload(facts.table.entity_set_name, shown)

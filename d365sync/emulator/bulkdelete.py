@@ -26,7 +26,7 @@ from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.jobrows import BULK_DELETE, TABLE, add_job
 from d365sync.emulator.privileges import access_of_principal
 from d365sync.emulator.queryexpression import fetch_text
-from d365sync.emulator.refuse import ARGUMENT, Refusal, invalid, not_implemented
+from d365sync.emulator.refuse import Refusal, bad_query, invalid, not_implemented
 from d365sync.emulator.rows import delete
 from d365sync.emulator.store import Store
 from d365sync.emulator.stored import StoredTables
@@ -73,8 +73,7 @@ def bulk_delete(call: Call) -> Response:
         primaryentitytype=tables[0].name,
         data=encode_json(texts).decode(),
     )
-    context = f"{call.root}$metadata#Microsoft.Dynamics.CRM.BulkDeleteResponse"
-    return json_response({"@odata.context": context, "JobId": job_id})
+    return json_response({"@odata.context": call.answer_context("BulkDelete"), "JobId": job_id})
 
 
 def delete_found(store: Store, job: Row, at: dt.datetime) -> str:
@@ -106,7 +105,7 @@ def _found(store: Store, text: str, user_id: str, at: dt.datetime) -> tuple[Tabl
     try:
         rows = evaluate(parse_fetch(text), StoredTables(store), store.catalogue.schema, context)
     except FetchXmlError as error:
-        raise Refusal(400, error.code or ARGUMENT, str(error)) from error
+        raise bad_query(error) from error
     return facts, [row for row in rows if all(test(row) for test in tests)]
 
 
@@ -116,7 +115,7 @@ def _checked(store: Store, text: str, user_id: str) -> TableFacts:
         fetch = parse_fetch(text)
         check_fetch(fetch, store.catalogue.schema, caller_context(store, user_id, store.clock.now()))
     except FetchXmlError as error:
-        raise Refusal(400, error.code or ARGUMENT, str(error)) from error
+        raise bad_query(error) from error
     limited = _limit(fetch)
     if limited:
         raise not_implemented(f"{limited} in a query of BulkDelete")

@@ -19,6 +19,7 @@ from d365sync.emulator.odata.asking import Asking
 from d365sync.emulator.odata.prefer import Preferences, parse_preferences
 from d365sync.emulator.privileges import Access, access_of, caller_of
 from d365sync.emulator.refuse import (
+    NAMESPACE,
     Refusal,
     bad_uri,
     invalid,
@@ -131,6 +132,10 @@ class Call:
     def address(self, facts: TableFacts, row_id: str) -> str:
         """Return the absolute address of a row."""
         return f"{self.root}{facts.table.entity_set_name}({row_id})"
+
+    def answer_context(self, message: str) -> str:
+        """Return the ``@odata.context`` of the answer to a message or function."""
+        return f"{self.root}$metadata#{NAMESPACE}{message}Response"
 
     def _resolved(self, document: Any) -> Any:
         """Put addresses in place of Content-IDs such as ``$1``. Source: Execute batch operations using the Web API."""

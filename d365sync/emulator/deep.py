@@ -16,14 +16,12 @@ from d365sync.core.values import Row
 from d365sync.emulator.calls import Call
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.keys import RowKey
-from d365sync.emulator.payload import BIND, Changes, parse_payload
+from d365sync.emulator.payload import BIND, TYPE, Changes, parse_payload, type_name
 from d365sync.emulator.references import referenced
 from d365sync.emulator.refuse import bad_payload, invalid
 from d365sync.emulator.rows import create, update
 
 MAX_DEPTH = 10
-TYPE = "@odata.type"
-PREFIX = "Microsoft.Dynamics.CRM."
 
 
 def create_with_related(
@@ -103,7 +101,7 @@ def _changes(call: Call, facts: TableFacts, body: Mapping[str, Any], key: RowKey
 def _target(call: Call, facts: TableFacts, name: str, body: Mapping[str, Any]) -> TableFacts:
     """Return the table of a row nested in a lookup."""
     targets = [one for one in facts.navigation[name][1] if one in call.store.catalogue.tables]
-    said = str(body.get(TYPE, "")).removeprefix("#").removeprefix(PREFIX)
+    said = type_name(body.get(TYPE, ""))
     if len(targets) == 1 and said in ("", targets[0]):
         return call.store.catalogue.tables[targets[0]]
     if said not in targets:

@@ -106,6 +106,10 @@ class Catalogue:
         by_set = {facts.table.entity_set_name: facts for facts in by_name.values()}
         return cls(by_name, by_set, Schema.of(facts.table for facts in by_name.values()))
 
+    def having(self, facts: TableFacts) -> Catalogue:
+        """Return the catalogue with a table added, or in place of the one of its name."""
+        return self.of({**self.tables, facts.name: facts}.values())
+
 
 def _with_known_collections(facts: TableFacts, tables: Mapping[str, TableFacts]) -> TableFacts:
     """Leave out collections of a table, or by a lookup, that is no longer there."""

@@ -21,7 +21,7 @@ from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.odata.cookie import Cookie, check_fetch_cookie, write_fetch_cookie
 from d365sync.emulator.odata.fetched import FetchedEncoder
 from d365sync.emulator.odata.pages import braced_key, page_size, wire_text
-from d365sync.emulator.refuse import ARGUMENT, Refusal, bad_uri
+from d365sync.emulator.refuse import bad_query, bad_uri
 from d365sync.emulator.stored import StoredTables
 from d365sync.errors import FetchXmlError
 
@@ -44,7 +44,7 @@ def answer_fetch(call: Call, facts: TableFacts) -> tuple[dict[str, Any], int | N
         context = caller_context(call.store, call.user_id, call.store.clock.now())
         result = evaluate_result(fetch, _tables(call, fetch), call.store.catalogue.schema, context)
     except FetchXmlError as error:
-        raise Refusal(400, error.code or ARGUMENT, str(error)) from error
+        raise bad_query(error) from error
     encoder = FetchedEncoder(call.store, facts, fetch, result, call.preferences)
     document = {"@odata.context": _context(call, facts, encoder), **_paging(call, facts, fetch, result)}
     document["value"] = [encoder.encode(at) for at in range(len(result.rows))]

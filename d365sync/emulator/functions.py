@@ -26,8 +26,7 @@ _PARAMETER = re.compile(r"(\w+)=(@\w+|\[[^\]]*\]|[^,]+)(?:,|$)")
 def call_function(call: Call, name: str, key: str | None) -> Response:
     """Answer ``GET Name`` or ``GET Name(parameters)``; the name is one of :data:`FUNCTIONS`."""
     answer = FUNCTIONS[name](call, _parameters(call, key or ""))
-    context = f"{call.root}$metadata#Microsoft.Dynamics.CRM.{name}Response"
-    return json_response({"@odata.context": context, **answer})
+    return json_response({"@odata.context": call.answer_context(name), **answer})
 
 
 def user_privileges(call: Call, user_id: str) -> Response:
@@ -38,8 +37,9 @@ def user_privileges(call: Call, user_id: str) -> Response:
     call.need("Read", call.store.catalogue.tables["systemuser"])
     held = access_of_principal(call.store, user_id).held()
     privileges = [{"PrivilegeName": name, "Depth": depth.name.title()} for name, depth in held.items()]
-    context = f"{call.root}$metadata#Microsoft.Dynamics.CRM.RetrieveUserPrivilegesResponse"
-    return json_response({"@odata.context": context, "RolePrivileges": privileges})
+    return json_response(
+        {"@odata.context": call.answer_context("RetrieveUserPrivileges"), "RolePrivileges": privileges}
+    )
 
 
 def _parameters(call: Call, text: str) -> dict[str, str]:

@@ -14,12 +14,18 @@ from d365sync.core.values import Value
 from d365sync.emulator.facts import ColumnFacts, TableFacts
 from d365sync.emulator.keys import RowKey
 from d365sync.emulator.references import referenced
-from d365sync.emulator.refuse import Refusal, bad_payload, not_implemented
+from d365sync.emulator.refuse import NAMESPACE, Refusal, bad_payload, not_implemented
 from d365sync.emulator.store import Store
 from d365sync.emulator.wire import WireError, read_value
 
 BIND = "@odata.bind"
+TYPE = "@odata.type"
 Changes = dict[str, Value]
+
+
+def type_name(raw: object) -> str:
+    """Return the table that an ``@odata.type`` names, with or without its namespace."""
+    return str(raw).removeprefix("#").removeprefix(NAMESPACE)
 
 
 def parse_payload(body: Mapping[str, Any], facts: TableFacts, store: Store, *, creating: bool) -> Changes:
@@ -60,7 +66,7 @@ def _navigation(name: str, raw: Any, facts: TableFacts, *, creating: bool) -> Ch
     if name in facts.collections or (name in facts.navigation and raw is not None):
         raise not_implemented(f"deep insert through '{name}'")
     if name not in facts.navigation:
-        kind = f"Microsoft.Dynamics.CRM.{facts.name}"
+        kind = f"{NAMESPACE}{facts.name}"
         raise bad_payload(
             _set(facts),
             f"Invalid property '{name}' was found in entity '{kind}'. The property '{name}' does not exist on type "

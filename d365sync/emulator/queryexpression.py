@@ -14,9 +14,9 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from d365sync.emulator.odata.functions import QUERY_FUNCTIONS
+from d365sync.emulator.payload import TYPE
 from d365sync.emulator.refuse import invalid, not_implemented
 
-TYPE = "@odata.type"
 PLAIN = {
     "Equal": "eq", "NotEqual": "ne", "GreaterThan": "gt", "GreaterEqual": "ge", "LessThan": "lt", "LessEqual": "le",
     "Like": "like", "NotLike": "not-like", "Null": "null", "NotNull": "not-null", "BeginsWith": "begins-with",

@@ -11,6 +11,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 
+from d365sync.errors import FetchXmlError
+
+NAMESPACE = "Microsoft.Dynamics.CRM."
+"""What the names of types and messages begin with."""
 URI = "0x80060888"
 PAYLOAD = "0x80048d19"
 ARGUMENT = "0x80040203"
@@ -70,7 +74,12 @@ def no_segment(segment: str) -> Refusal:
 
 def no_property(name: str, table: str) -> Refusal:
     """Refuse an unknown property in a query option."""
-    return bad_uri(f"Could not find a property named '{name}' on type 'Microsoft.Dynamics.CRM.{table}'.")
+    return bad_uri(f"Could not find a property named '{name}' on type '{NAMESPACE}{table}'.")
+
+
+def bad_query(error: FetchXmlError, what: str = "") -> Refusal:
+    """Refuse a FetchXML query, or what stands for one; ``what`` goes before the evaluator's words."""
+    return Refusal(400, error.code or ARGUMENT, f"{what}{error}")
 
 
 def bad_payload(table: str, detail: str) -> Refusal:

@@ -22,8 +22,8 @@ from d365sync.emulator.metadata.keys import create_key, delete_key
 from d365sync.emulator.metadata.made import create_column, create_table, create_tables, delete_column, delete_table
 from d365sync.emulator.metadata.reads import definition_of, read_definitions, read_relationships
 from d365sync.emulator.reads import count_collection, read_collection, read_row
-from d365sync.emulator.refuse import Refusal, bad_uri, no_segment, not_implemented
-from d365sync.emulator.rowpaths import BOUND, Segment, below_row
+from d365sync.emulator.refuse import NAMESPACE, Refusal, bad_uri, no_segment, not_implemented
+from d365sync.emulator.rowpaths import Segment, below_row
 from d365sync.emulator.writes import create_row, delete_row, update_row
 
 _SEGMENT = re.compile(r"([^/()']+)(?:\(((?:'[^']*'|[^()'])*)\))?(?:/|$)")
@@ -106,15 +106,15 @@ def _below_set(call: Call, facts: TableFacts, rest: list[Segment]) -> Mapping[st
     if inside is None and not further:
         if name == "$count":
             return {"GET": lambda: count_collection(call, facts)}
-        message = name.removeprefix(BOUND)
-        if name.startswith(BOUND) and (message in BULK or message == ELASTIC_ONLY):
+        message = name.removeprefix(NAMESPACE)
+        if name.startswith(NAMESPACE) and (message in BULK or message == ELASTIC_ONLY):
             return {"POST": lambda: bulk_message(call, facts, message)}
     raise _undone_bound(facts, name)
 
 
 def _undone_bound(facts: TableFacts, name: str) -> Refusal:
-    if name.startswith(BOUND):
-        return not_implemented(f"the message '{name.removeprefix(BOUND)[:100]}' on '{facts.table.entity_set_name}'")
+    if name.startswith(NAMESPACE):
+        return not_implemented(f"the message '{name.removeprefix(NAMESPACE)[:100]}' on '{facts.table.entity_set_name}'")
     return no_segment(name)
 
 

@@ -17,7 +17,7 @@ from d365sync.emulator.functions import BOUND_FUNCTIONS
 from d365sync.emulator.keys import RowKey
 from d365sync.emulator.properties import clear_property, put_property, read_bare, read_property
 from d365sync.emulator.reads import count_members, read_members
-from d365sync.emulator.refuse import no_segment, not_implemented
+from d365sync.emulator.refuse import NAMESPACE, no_segment, not_implemented
 from d365sync.emulator.related import (
     add_reference,
     clear_reference,
@@ -32,7 +32,6 @@ from d365sync.emulator.related import (
 Segment = tuple[str, str | None]
 Answers = Mapping[str, Callable[[], Response]]
 
-BOUND = "Microsoft.Dynamics.CRM."
 VALUE, REF, COUNT = "$value", "$ref", "$count"
 ADDRESSES = {
     "set": ("GET", "POST"),
@@ -58,11 +57,11 @@ def below_row(call: Call, key: RowKey, rest: Sequence[Segment]) -> Answers:
     """
     facts, (name, inside) = key.facts, rest[0]
     after = [segment for segment, _ in rest[1:]]
-    function = BOUND_FUNCTIONS.get((facts.name, name.removeprefix(BOUND))) if name.startswith(BOUND) else None
+    function = BOUND_FUNCTIONS.get((facts.name, name.removeprefix(NAMESPACE))) if name.startswith(NAMESPACE) else None
     if function is not None and not after and not inside:
         return {"GET": lambda: function(call, _row_id(call, key))}
-    if name.startswith(BOUND) and not after and not inside:
-        return {"POST": lambda: bound_action(call, facts, _row_id(call, key), name.removeprefix(BOUND))}
+    if name.startswith(NAMESPACE) and not after and not inside:
+        return {"POST": lambda: bound_action(call, facts, _row_id(call, key), name.removeprefix(NAMESPACE))}
     found: Answers | None = None
     if any(bracket is not None for _, bracket in rest[1:]):
         found = None

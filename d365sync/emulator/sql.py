@@ -22,7 +22,7 @@ from d365sync.emulator.calls import Call
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.odata.fetched import FetchedEncoder
 from d365sync.emulator.odata.pages import page_size
-from d365sync.emulator.refuse import ARGUMENT, Refusal, bad_uri, invalid, not_implemented
+from d365sync.emulator.refuse import Refusal, bad_query, bad_uri, invalid, not_implemented
 from d365sync.emulator.stored import StoredTables
 from d365sync.errors import FetchXmlError
 
@@ -57,7 +57,7 @@ def answer_sql(call: Call, facts: TableFacts) -> tuple[dict[str, Any], str | Non
     try:
         result = evaluate_result(fetch, tables, call.store.catalogue.schema, asking.context)
     except FetchXmlError as error:
-        raise Refusal(400, error.code or ARGUMENT, str(error)) from error
+        raise bad_query(error) from error
     encoder = FetchedEncoder(call.store, facts, fetch, result, call.preferences)
     context = f"{call.root}$metadata#{facts.table.entity_set_name}({','.join(encoder.selected)})"
     document: dict[str, Any] = {

@@ -16,6 +16,7 @@ from typing import Any
 
 from d365sync.core.schema import CHOICE_TYPES, Column, ColumnType
 from d365sync.emulator.facts import ColumnFacts, Ownership, TableFacts
+from d365sync.emulator.refuse import NAMESPACE
 
 Document = dict[str, Any]
 
@@ -191,7 +192,7 @@ def _column_document(facts: TableFacts, column: ColumnFacts) -> Document:
     multi = column.column.type is ColumnType.MULTISELECT
     kind = "MultiSelectPicklistAttributeMetadata" if multi else _KINDS.get(code, f"{code}AttributeMetadata")
     return {
-        "@odata.type": f"#Microsoft.Dynamics.CRM.{kind}",
+        "@odata.type": f"#{NAMESPACE}{kind}",
         **_frame(facts, column.name, code, "MultiSelectPicklistType" if multi else f"{code}Type"),
         "IsPrimaryId": column.column.is_primary_id,
         "IsPrimaryName": column.name == facts.table.primary_name,
@@ -266,7 +267,7 @@ def _companion(facts: TableFacts, column: Column, name: str, code: str) -> Docum
     text = {"MaxLength": 100, "Format": "Text"} if code == "String" else {}
     return {
         **text,
-        "@odata.type": f"#Microsoft.Dynamics.CRM.{_KINDS.get(code, f'{code}AttributeMetadata')}",
+        "@odata.type": f"#{NAMESPACE}{_KINDS.get(code, f'{code}AttributeMetadata')}",
         **_frame(facts, name, code, f"{code}Type"),
         "AttributeOf": column.logical_name,
         "IsPrimaryId": False,

@@ -16,7 +16,7 @@ from dataclasses import replace
 from werkzeug.wrappers import Response
 
 from d365sync.emulator.calls import Call, empty_response, json_response
-from d365sync.emulator.facts import AlternateKey, Catalogue, TableFacts
+from d365sync.emulator.facts import AlternateKey, TableFacts
 from d365sync.emulator.keys import duplicates
 from d365sync.emulator.metadata.conditions import parse_conditions
 from d365sync.emulator.metadata.documents import Document, label_document, metadata_id
@@ -95,8 +95,7 @@ def _check(call: Call, facts: TableFacts, key: AlternateKey) -> None:
 
 
 def _redefine(call: Call, facts: TableFacts, keys: Sequence[AlternateKey]) -> None:
-    tables = {**call.store.catalogue.tables, facts.name: replace(facts, keys=tuple(keys))}
-    call.store.redefine(Catalogue.of(tables.values()))
+    call.store.redefine(call.store.catalogue.having(replace(facts, keys=tuple(keys))))
 
 
 def _found(facts: TableFacts, inside: str) -> AlternateKey:

@@ -64,7 +64,7 @@ def create_table(call: Call) -> Response:
     """Answer ``POST EntityDefinitions``."""
     call.need_privilege("prvCreateEntity", "entity")
     made = _table(call.body(), call.store.catalogue.tables)
-    call.store.redefine(Catalogue.of([*call.store.catalogue.tables.values(), made]))
+    call.store.redefine(call.store.catalogue.having(made))
     list_messages(call.store)
     return empty_response(204, {"OData-EntityId": f"{call.root}EntityDefinitions({metadata_id(made.name)})"})
 
@@ -119,8 +119,7 @@ def delete_column(call: Call, key: str, column_key: str) -> Response:
 def _redefine(call: Call, facts: TableFacts, columns: Sequence[ColumnFacts]) -> None:
     table = replace(facts.table, columns={one.name: one.column for one in columns})
     changed = describe(table, columns, facts.ownership, facts.privilege, facts.collections, facts.keys, bulk=facts.bulk)
-    tables = {**call.store.catalogue.tables, facts.name: changed}
-    call.store.redefine(Catalogue.of(tables.values()))
+    call.store.redefine(call.store.catalogue.having(changed))
 
 
 def _table(body: Mapping[str, Any], tables: Mapping[str, TableFacts]) -> TableFacts:

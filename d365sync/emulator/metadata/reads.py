@@ -24,9 +24,8 @@ from d365sync.emulator.metadata.documents import (
     table_document,
 )
 from d365sync.emulator.metadata.keys import key_document, key_documents, read_one_key
-from d365sync.emulator.refuse import Refusal, bad_uri, no_segment, not_implemented
+from d365sync.emulator.refuse import NAMESPACE, Refusal, bad_uri, no_segment, not_implemented
 
-_PREFIX = "Microsoft.Dynamics.CRM."
 _KEY = re.compile(r"(?:LogicalName=)?'([\w]+)'")
 _EXPANDED = re.compile(r"(\w+)(?:\(\$select=([\w,\s]*)\))?(?:,|$)")
 _OPTIONED = ("Picklist", "MultiSelectPicklist", "State", "Status", "Boolean")
@@ -123,7 +122,7 @@ def read_relationships(call: Call, key: str | None, rest: Sequence[tuple[str, st
     All relationships are one-to-many, so the cast to that type leaves out nothing.
     """
     call.need_privilege("prvReadRelationship", "relationship")
-    if rest and (len(rest) > 1 or rest[0] != (f"{_PREFIX}OneToManyRelationshipMetadata", None)):
+    if rest and (len(rest) > 1 or rest[0] != (f"{NAMESPACE}OneToManyRelationshipMetadata", None)):
         raise not_implemented(f"the address 'RelationshipDefinitions/{rest[0][0]}'")
     tables = call.store.catalogue.tables
     found = list(relationship_documents(tables.values(), tables))
@@ -157,9 +156,9 @@ def _related(document: Document, select: str | None) -> Document:
 
 
 def _read_columns(call: Call, facts: TableFacts, key: str | None, cast: str | None) -> Response:
-    if cast is not None and not cast.startswith(_PREFIX):
+    if cast is not None and not cast.startswith(NAMESPACE):
         raise no_segment(cast)
-    kind = cast.removeprefix(_PREFIX) if cast else None
+    kind = cast.removeprefix(NAMESPACE) if cast else None
     documents: Iterable[Document] = column_documents(facts)
     if kind is not None:
         documents = _of_kind(documents, kind)
@@ -178,8 +177,8 @@ def _read_columns(call: Call, facts: TableFacts, key: str | None, cast: str | No
 
 def _of_kind(documents: Iterable[Document], kind: str) -> list[Document]:
     if kind not in KINDS:
-        raise bad_uri(f"The type '{_PREFIX}{kind}' is not derived from 'Microsoft.Dynamics.CRM.AttributeMetadata'.")
-    return [one for one in documents if one["@odata.type"] == f"#{_PREFIX}{kind}"]
+        raise bad_uri(f"The type '{NAMESPACE}{kind}' is not derived from 'Microsoft.Dynamics.CRM.AttributeMetadata'.")
+    return [one for one in documents if one["@odata.type"] == f"#{NAMESPACE}{kind}"]
 
 
 def _column(call: Call, facts: TableFacts, document: Document, kind: str | None) -> Document:
@@ -209,7 +208,7 @@ def _selected(document: Document, select: str | None, allowed: Iterable[str], ki
     names = [name.strip() for name in select.split(",") if name.strip()]
     for name in names:
         if name not in allowed:
-            raise bad_uri(f"Could not find a property named '{name}' on type '{_PREFIX}{kind}'.")
+            raise bad_uri(f"Could not find a property named '{name}' on type '{NAMESPACE}{kind}'.")
     kept: Mapping[str, Any] = {"@odata.type": document["@odata.type"]} if "@odata.type" in document else {}
     return {**kept, **{name: document[name] for name in names}, "MetadataId": document["MetadataId"]}
 

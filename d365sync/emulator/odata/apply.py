@@ -22,9 +22,10 @@ from d365sync.core.values import Row, Value
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.odata.asking import Asking
 from d365sync.emulator.odata.filters import parse_filter
+from d365sync.emulator.odata.names import named_column
 from d365sync.emulator.odata.predicates import Predicate
 from d365sync.emulator.odata.splitting import name_and_inside, split_outside
-from d365sync.emulator.refuse import ARGUMENT, Refusal, bad_uri, no_property, not_implemented
+from d365sync.emulator.refuse import bad_query, bad_uri, not_implemented
 from d365sync.emulator.wire import at_scale, writer
 from d365sync.errors import FetchXmlError
 
@@ -95,16 +96,9 @@ def _groups(text: str, facts: TableFacts) -> tuple[str, ...]:
 def _group(name: str, facts: TableFacts) -> str:
     if "/" in name:
         raise not_implemented(f"grouping by '{name}', a column of another table,")
-    column = _column(name, facts)
+    column = named_column(name, facts)
     if facts.columns[column].column.type is ColumnType.DATETIME:
         raise bad_uri(f"Grouping by the date and time property '{name}' is not supported in $apply.")
-    return column
-
-
-def _column(name: str, facts: TableFacts) -> str:
-    column = facts.properties.get(name)
-    if column is None:
-        raise no_property(name, facts.name)
     return column
 
 
@@ -120,7 +114,7 @@ def _aggregate(text: str, facts: TableFacts) -> Aggregate:
         return Aggregate(facts.key, "count", match["alias"])
     if match["method"] not in METHODS:
         raise not_implemented(f"the aggregation method '{match['method']}' in $apply")
-    return Aggregate(_column(match["column"], facts), METHODS[match["method"]], match["alias"])
+    return Aggregate(named_column(match["column"], facts), METHODS[match["method"]], match["alias"])
 
 
 def _checked(apply: Apply, facts: TableFacts) -> Apply:
@@ -147,7 +141,7 @@ def applied(apply: Apply, facts: TableFacts, rows: Sequence[Row], asking: Asking
     try:
         result = evaluate_result(fetch, {facts.name: rows}, asking.catalogue.schema, asking.context)
     except FetchXmlError as error:
-        raise Refusal(400, error.code or ARGUMENT, str(error)) from error
+        raise bad_query(error) from error
     return [_document(apply, facts, row, asking) for row in result.rows]
 
 

@@ -20,13 +20,13 @@ from d365sync.core.values import Row, Value
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.odata.asking import Asking
 from d365sync.emulator.odata.functions import (
-    PREFIX,
     QueryFunction,
     check_parameters,
     function_test,
     named_function,
 )
 from d365sync.emulator.odata.literals import edm_type, incompatible, literal_value, unquote
+from d365sync.emulator.odata.names import named_column
 from d365sync.emulator.odata.predicates import (
     MIRRORED,
     OPERATORS,
@@ -40,7 +40,7 @@ from d365sync.emulator.odata.predicates import (
     text_test,
 )
 from d365sync.emulator.odata.tokens import Token, tokens_of
-from d365sync.emulator.refuse import bad_uri, no_property, not_implemented
+from d365sync.emulator.refuse import NAMESPACE, bad_uri, no_property, not_implemented
 
 QUANTIFIERS = ("any", "all")
 _MAX_DEPTH = 100
@@ -131,7 +131,7 @@ class _Parser:
         path, _, last = self._own(name).rpartition("/")
         if last in QUANTIFIERS and path:
             return self._quantified(path, last, negated, depth)
-        if last.startswith(PREFIX) and not path:
+        if last.startswith(NAMESPACE) and not path:
             function = named_function(last)
             if function is None:
                 raise not_implemented(f"the function '{name}' in $filter")
@@ -214,9 +214,7 @@ class _Parser:
         for name in path:
             facts, lookup = self._step(name, facts, token.text)
             steps.append((facts, lookup))
-        logical = facts.properties.get(last)
-        if logical is None:
-            raise no_property(last, facts.name)
+        logical = named_column(last, facts)
         return Operand(facts.columns[logical].column, _reader(logical, steps, self.asking))
 
     def _step(self, name: str, facts: TableFacts, text: str) -> tuple[TableFacts, str]:

@@ -19,11 +19,9 @@ from d365sync.core.fetchxml.truth import Facts, test_of
 from d365sync.core.values import Value
 from d365sync.emulator.facts import ColumnFacts, TableFacts
 from d365sync.emulator.odata.asking import Asking
-from d365sync.emulator.refuse import ARGUMENT, Refusal, bad_uri
+from d365sync.emulator.refuse import NAMESPACE, bad_query, bad_uri
 from d365sync.emulator.stored import StoredTables
 from d365sync.errors import FetchXmlError
-
-PREFIX = "Microsoft.Dynamics.CRM."
 
 
 class Takes(Enum):
@@ -102,12 +100,12 @@ def function_test(
         known = Facts(schema, asking.context, {}, joiner)
         return test_of(condition, facts.table, column.column, known)
     except FetchXmlError as error:
-        raise Refusal(400, error.code or ARGUMENT, f"{PREFIX}{function.name}: {error}") from error
+        raise bad_query(error, f"{NAMESPACE}{function.name}: ") from error
 
 
 def named_function(name: str) -> QueryFunction | None:
     """Return the query function a qualified name means, None when it is none that is known."""
-    return QUERY_FUNCTIONS.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+    return QUERY_FUNCTIONS.get(name.removeprefix(NAMESPACE)) if name.startswith(NAMESPACE) else None
 
 
 def check_parameters(function: QueryFunction, given: Sequence[str]) -> None:
@@ -118,4 +116,4 @@ def check_parameters(function: QueryFunction, given: Sequence[str]) -> None:
     """
     wanted = ["PropertyName", *function.takes.value]
     if sorted(given) != sorted(wanted):
-        raise bad_uri(f"The function '{PREFIX}{function.name}' takes {', '.join(wanted)}, not {', '.join(given)}.")
+        raise bad_uri(f"The function '{NAMESPACE}{function.name}' takes {', '.join(wanted)}, not {', '.join(given)}.")

@@ -13,6 +13,7 @@ from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.odata.asking import Asking
 from d365sync.emulator.odata.filters import parse_filter
 from d365sync.emulator.odata.literals import MAX_DIGITS
+from d365sync.emulator.odata.names import named_column
 from d365sync.emulator.odata.predicates import Predicate
 from d365sync.emulator.odata.splitting import name_and_inside, split_outside
 from d365sync.emulator.refuse import bad_uri, no_property, not_implemented
@@ -118,17 +119,10 @@ def _select(text: str, facts: TableFacts) -> tuple[str, ...] | None:
     names = [part.strip() for part in text.split(",") if part.strip()]
     if "*" in names:
         return None
-    chosen = [_column(name, facts) for name in names]
+    chosen = [named_column(name, facts) for name in names]
     if any(facts.columns[name].column.type is ColumnType.MONEY for name in chosen):
         chosen += [name for name in ("transactioncurrencyid",) if name in facts.columns]
     return tuple(dict.fromkeys([*chosen, facts.key]))
-
-
-def _column(name: str, facts: TableFacts) -> str:
-    logical = facts.properties.get(name)
-    if logical is None:
-        raise no_property(name, facts.name)
-    return logical
 
 
 def _order(text: str, facts: TableFacts) -> tuple[Order, ...]:
@@ -139,7 +133,7 @@ def _order_term(text: str, facts: TableFacts) -> Order:
     name, *direction = text.split()
     if direction not in ([], ["asc"], ["desc"]):
         raise bad_uri(f"Syntax error in '$orderby': '{text.strip()}'.")
-    return Order(_column(name, facts), direction == ["desc"])
+    return Order(named_column(name, facts), direction == ["desc"])
 
 
 def _top(text: str | None) -> int | None:
