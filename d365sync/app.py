@@ -125,20 +125,21 @@ def make_client(
     from d365sync.dataverse.client import DataverseClient
     from d365sync.dataverse.retry import RetryPolicy
     from d365sync.dataverse.session import make_session
+    from d365sync.dataverse.transport import Transport
 
     remote = config.dataverse
     _hide_proxy_passwords(remote.proxy)
     session = session or make_session(_ca_bundle(config), remote.proxy, timeout_s=remote.timeout)
-    return DataverseClient(
+    transport = Transport(
         session,
         remote.url,
         _tokens(config, environ, session, say, timer),
         retry=RetryPolicy(budget_s=remote.retry_budget, timer=timer or MonotonicTimer()),
-        page_size=remote.page_size,
         timeout_s=remote.timeout,
         concurrency=remote.concurrency,
         api_version=remote.api_version,
     )
+    return DataverseClient(transport, page_size=remote.page_size)
 
 
 def _hide_proxy_passwords(configured: str) -> None:

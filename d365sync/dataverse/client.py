@@ -17,18 +17,15 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import requests
 import structlog
 
 from d365sync.core.schema import Table
 from d365sync.core.values import Value, format_instant
 from d365sync.dataverse.ahead import FetchedPage, Lookahead
-from d365sync.dataverse.auth import TokenSource
 from d365sync.dataverse.batch import MULTIPART, Part, PartAnswer, compose, parse
 from d365sync.dataverse.batch import content_type as batch_type
 from d365sync.dataverse.decoding import PageDecoder
-from d365sync.dataverse.retry import RetryPolicy
-from d365sync.dataverse.transport import API_VERSION, Answer, Transport
+from d365sync.dataverse.transport import Answer, Transport
 from d365sync.dataverse.wire import (
     LOOKUP_LOGICAL_NAME,
     Page,
@@ -53,30 +50,10 @@ MOST_PAGES = 100_000
 
 
 class DataverseClient:
-    """One organization, one identity. ``url`` is the organization's address, without path."""
+    """One organization, one identity: what a transport reaches."""
 
-    def __init__(
-        self,
-        session: requests.Session,
-        url: str,
-        tokens: TokenSource,
-        *,
-        retry: RetryPolicy,
-        page_size: int = 5000,
-        timeout_s: float = 120,
-        concurrency: int = 0,
-        api_version: str = API_VERSION,
-        most_pages: int = MOST_PAGES,
-    ) -> None:
-        self.transport = Transport(
-            session,
-            url,
-            tokens,
-            retry=retry,
-            timeout_s=timeout_s,
-            concurrency=concurrency,
-            api_version=api_version,
-        )
+    def __init__(self, transport: Transport, *, page_size: int = 5000, most_pages: int = MOST_PAGES) -> None:
+        self.transport = transport
         self._page_size = page_size
         self._most_pages = most_pages
         self._ahead = Lookahead()

@@ -30,6 +30,7 @@ from d365sync.config import PullSection
 from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.session import make_session
+from d365sync.dataverse.transport import Transport
 from d365sync.mirror.bookmarks import Position
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
@@ -96,7 +97,8 @@ def ours(url: str, ca_file: str, file: Path, partitions: int = 1, page_size: int
     wanted = frozenset(column.logical_name for column in columns())
     mirrored = MirrorTable(replace(table(), change_tracking=True), wanted)
     mirror = Mirror.open(f"sqlite:///{file}")
-    client = DataverseClient(make_session(ca_file), url, Token(), page_size=page_size, retry=RetryPolicy(budget_s=60))
+    transport = Transport(make_session(ca_file), url, Token(), retry=RetryPolicy(budget_s=60))
+    client = DataverseClient(transport, page_size=page_size)
     if partitions > 1:
         other = MirrorTable(replace(table(), logical_name="other"), frozenset())
         mirror.ensure(other)

@@ -19,6 +19,7 @@ from d365sync.app import make_client
 from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.session import make_session
+from d365sync.dataverse.transport import Transport
 from d365sync.emulator import Emulator
 from d365sync.errors import RemoteError, RetryableError
 from tests import canary
@@ -54,7 +55,7 @@ def silence(url: str, ca_file: Path | None = None, **options: Any) -> RemoteErro
     """Return why an address gives no answer, when it is greeted."""
     session = make_session(str(ca_file) if ca_file else None, **options)
     with pytest.raises(RemoteError) as caught:
-        DataverseClient(session, url, Tokens(), retry=RetryPolicy()).greet()
+        DataverseClient(Transport(session, url, Tokens(), retry=RetryPolicy())).greet()
     return caught.value
 
 

@@ -134,7 +134,7 @@ def test_pages_without_end_are_given_up(most: int, asked: int) -> None:
     server = Scripted(page, VirtualTimer())
     session = requests.Session()
     session.mount("https://", server)
-    client = DataverseClient(session, URL, Tokens(), retry=RetryPolicy(), most_pages=most)
+    client = DataverseClient(Transport(session, URL, Tokens(), retry=RetryPolicy()), most_pages=most)
     table = Table("goal", "goals", "goalid", "title", {"goalid": Column("goalid", ColumnType.UNIQUEIDENTIFIER)})
     with pytest.raises(ProtocolError, match="goals do not end"):
         list(client.rows(table, ()))
