@@ -17,6 +17,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
+from isal import isal_zlib
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_ import create_urllib3_context
@@ -147,7 +148,7 @@ class _Received:
 
 def _unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Yield what gzip hides, never more than a chunk at a time."""
-    unpack = zlib.decompressobj(GZIP)
+    unpack = isal_zlib.decompressobj(GZIP)
     started = False
     try:
         for piece in pieces:
@@ -162,5 +163,5 @@ def _unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
             if not rest:
                 raise requests.ConnectionError("the compressed answer ends too early")
             yield rest
-    except zlib.error as error:
+    except isal_zlib.error as error:  # type: ignore[misc] # its stub calls the class an instance
         raise ProtocolError(f"the answer says it is gzip and is not ({error})") from None
