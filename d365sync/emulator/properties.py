@@ -16,6 +16,7 @@ from d365sync.core.values import Row
 from d365sync.emulator.calls import Call, empty_response, json_response
 from d365sync.emulator.keys import RowKey, key_of
 from d365sync.emulator.refuse import bad_uri, invalid
+from d365sync.emulator.shown import shown
 from d365sync.emulator.wire import encode_json, writer
 from d365sync.emulator.writes import change_row, check_match
 
@@ -85,7 +86,7 @@ def _value(call: Call, key: RowKey, name: str) -> Any:
     row = key.row(call.store)
     call.need_row("Read", facts, row)
     column = facts.columns[facts.properties[name]]
-    value, write = row.get(column.name), writer(column.column)
+    value, write = shown(call.store, facts.name, row).get(column.name), writer(column.column)
     return value if value is None or write is None else write(value)
 
 

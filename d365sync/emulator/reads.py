@@ -22,6 +22,7 @@ from d365sync.emulator.odata.pages import COUNT_CAP, Page, count_rows, query_pag
 from d365sync.emulator.odata.predicates import Predicate, both
 from d365sync.emulator.odata.tracking import check_tracking, count_changes, delta_page, tracked_page
 from d365sync.emulator.refuse import bad_uri, not_implemented
+from d365sync.emulator.shown import shown
 from d365sync.emulator.sql import answer_sql
 from d365sync.emulator.stored import StoredTables
 
@@ -132,7 +133,7 @@ def read_row(call: Call, key: RowKey) -> Response:
 def row_response(call: Call, facts: TableFacts, options: Options, row_id: str, status: int = 200) -> Response:
     """Return one row as the answer; the row exists."""
     options = _seen(call, facts, options)
-    row = call.store.rows(facts.name)[row_id]
+    row = shown(call.store, facts.name, call.store.rows(facts.name)[row_id])
     context = f"{_context(call, facts, options)}/$entity"
     document = {"@odata.context": context, **RowEncoder(call.store, facts, options, call.preferences).encode(row)}
     return json_response(document, status=status, headers={"ETag": etag(row)})

@@ -26,6 +26,7 @@ from d365sync.emulator.properties import refuse_options, writable
 from d365sync.emulator.reads import read_row
 from d365sync.emulator.references import is_absolute, referenced
 from d365sync.emulator.refuse import bad_payload, bad_uri, invalid, missing_row
+from d365sync.emulator.shown import shown, shown_rows
 from d365sync.emulator.writes import change_row
 
 ID = "@odata.id"
@@ -82,7 +83,8 @@ def read_references(call: Call, key: RowKey, name: str) -> Response:
     other, belongs = members(call, key, name)
     call.need("Read", other)
     may_read = call.access.test("Read", other)
-    rows = [row for row in call.store.rows(other.name).values() if belongs(row) and (not may_read or may_read(row))]
+    every = shown_rows(call.store, other.name).values()
+    rows = [row for row in every if belongs(row) and (not may_read or may_read(row))]
     value = [{ID: call.address(other, row_id)} for row_id in sorted(str(row[other.key]) for row in rows)]
     return json_response({"@odata.context": call.root + COLLECTION, "value": value})
 
@@ -124,7 +126,7 @@ def _readable(call: Call, key: RowKey) -> Row:
 def _named(call: Call, key: RowKey, name: str, *, reading: bool = True) -> RowKey | None:
     """Return the row a lookup names through a property, None when it names none through that one."""
     facts = key.facts
-    row = _readable(call, key) if reading else key.row(call.store)
+    row = shown(call.store, facts.name, _readable(call, key)) if reading else key.row(call.store)
     lookup, targets = facts.navigation[name]
     column = facts.columns[lookup].column
     value = row.get(lookup)

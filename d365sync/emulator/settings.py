@@ -79,7 +79,7 @@ class EmulatorSettings:
     Situations to rehearse:
 
     - ``missing_privileges``: privileges the application user lacks (``prvWriteGoal``), compared without case
-    - ``reads_secured``: secured columns show their values; False: they are null in every answer
+    - ``reads_secured``: secured columns show their values; False: they are null in every answer and query
     - ``application_user``: False makes every call fail because the client has no user in the organization
     - ``certificates``: PEM certificates a client assertion may be signed with
     - ``secret_expired``: the client secret has expired

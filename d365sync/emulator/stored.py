@@ -1,4 +1,4 @@
-"""The store's rows as the FetchXML evaluator takes them: by table, each in key order.
+"""The store's rows as the FetchXML evaluator takes them: as they are shown, by table, each in key order.
 
 Pure.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from d365sync.core.values import Row
 from d365sync.emulator.privileges import Test
+from d365sync.emulator.shown import shown_rows
 from d365sync.emulator.store import Store
 
 
@@ -25,10 +26,10 @@ class StoredTables(Mapping[str, Sequence[Row]]):
     def __getitem__(self, table: str) -> Sequence[Row]:
         if table not in self._store.catalogue.tables:
             raise KeyError(table)
-        rows = self._store.rows(table)
-        found = [rows[row_id] for row_id in self._store.ordered_ids(table)]
-        keep = self._tests.get(table)
-        return found if keep is None else [row for row in found if keep(row)]
+        rows, keep = self._store.rows(table), self._tests.get(table)
+        visible = shown_rows(self._store, table)
+        ids = self._store.ordered_ids(table)
+        return [visible[row_id] for row_id in ids if keep is None or keep(rows[row_id])]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._store.catalogue.tables)

@@ -13,6 +13,7 @@ from d365sync.core.values import Row
 from d365sync.emulator.callers import caller_context
 from d365sync.emulator.facts import Catalogue, TableFacts
 from d365sync.emulator.privileges import Access
+from d365sync.emulator.shown import shown, shown_referring
 from d365sync.emulator.store import Store
 
 
@@ -54,9 +55,11 @@ class Asking:
         """Return the row of a lookup, None when it is empty or the caller may not read it."""
         row = self.store.get(facts.name, str(row_id)) if row_id is not None else None
         test = self._access.test("Read", facts)
-        return row if row is None or test is None or test(row) else None
+        if row is None or (test is not None and not test(row)):
+            return None
+        return shown(self.store, facts.name, row)
 
     def referring(self, facts: TableFacts, lookup: str, row_id: str) -> Iterator[Row]:
         """Yield the rows whose lookup names a row, as far as the caller may read them."""
         test = self._access.test("Read", facts)
-        return (row for row in self.store.referring(facts.name, lookup, row_id) if test is None or test(row))
+        return (row for row in shown_referring(self.store, facts.name, lookup, row_id) if test is None or test(row))

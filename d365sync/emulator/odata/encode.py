@@ -16,6 +16,7 @@ from d365sync.emulator.odata.formats import formatted, lookup_target
 from d365sync.emulator.odata.options import Expand, Options
 from d365sync.emulator.odata.ordering import ordered
 from d365sync.emulator.odata.prefer import Preferences
+from d365sync.emulator.shown import shown_referring, shown_row
 from d365sync.emulator.store import VERSION, Store
 from d365sync.emulator.wire import writer
 
@@ -33,14 +34,12 @@ def etag(row: Row) -> str:
 
 
 class RowEncoder:
-    """Writes rows of one table as one request asked for them."""
+    """Writes rows of one table, as they are shown, as one request asked for them."""
 
     def __init__(self, store: Store, facts: TableFacts, options: Options, preferences: Preferences) -> None:
         self._store = store
         self._facts = facts
         self._plan = _plan(facts, options.select)
-        hidden = () if store.settings.reads_secured else facts.columns.values()
-        self._hidden = frozenset(one.name for one in hidden if one.column.is_secured)
         self._formatted = preferences.wants(FORMATTED)
         self._lookup_annotations = [name for name in (NAVIGATION, LOGICAL_NAME) if preferences.wants(name)]
         self._annotated = bool(self._lookup_annotations) or self._formatted
@@ -52,7 +51,7 @@ class RowEncoder:
         get = row.get
         for name, column, write, facts in self._plan:
             value = get(column)
-            if value is None or column in self._hidden:
+            if value is None:
                 document[name] = None
                 continue
             if self._annotated:
@@ -85,7 +84,7 @@ class _Expander:
 
     def expand(self, facts: TableFacts, row: Row) -> Any:
         if self._expand.single:
-            found = self._store.get(self._expand.table, row.get(self._expand.lookup))
+            found = shown_row(self._store, self._expand.table, row.get(self._expand.lookup))
             keep = self._expand.options.filter
             return None if found is None or not (keep is None or keep(found)) else self._encoder.encode(found)
         return list(map(self._encoder.encode, self._children(str(row[facts.key]))))
@@ -93,7 +92,7 @@ class _Expander:
     def _children(self, row_id: str) -> Iterable[Row]:
         """Source: Expand collections (at most 5,000 rows). Assumed: by key unless an order is given."""
         options = self._expand.options
-        found = self._store.referring(self._expand.table, self._expand.lookup, row_id)
+        found = shown_referring(self._store, self._expand.table, self._expand.lookup, row_id)
         rows = [row for row in found if options.filter is None or options.filter(row)]
         rows.sort(key=lambda row: str(row[self._facts.key]))
         most = MAX_EXPANDED if options.top is None else min(options.top, MAX_EXPANDED)

@@ -15,6 +15,7 @@ from d365sync.core.schema import CHOICE_TYPES, ColumnType
 from d365sync.core.values import Row, Value
 from d365sync.emulator.facts import ColumnFacts
 from d365sync.emulator.kept import CURRENCY, base_currency
+from d365sync.emulator.shown import shown_row
 from d365sync.emulator.store import Store
 from d365sync.emulator.wire import at_scale
 
@@ -47,7 +48,7 @@ def lookup_target(facts: ColumnFacts, row: Row) -> str:
 
 def _name_of(facts: ColumnFacts, value: Value, row: Row, store: Store) -> str | None:
     target = lookup_target(facts, row)
-    found = store.get(target, value)
+    found = shown_row(store, target, value)
     if found is None:
         return None
     name = store.catalogue.tables[target].table.primary_name

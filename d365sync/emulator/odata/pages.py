@@ -22,6 +22,7 @@ from d365sync.emulator.odata.options import Options, Order
 from d365sync.emulator.odata.ordering import ordered, sort_key
 from d365sync.emulator.odata.prefer import Preferences
 from d365sync.emulator.refuse import bad_uri
+from d365sync.emulator.shown import shown_rows
 from d365sync.emulator.store import Store
 from d365sync.emulator.wire import WireError, read_value, writer
 
@@ -74,7 +75,7 @@ def _limits(options: Options, preferences: Preferences, store: Store) -> tuple[i
 
 
 def _matching(store: Store, facts: TableFacts, options: Options) -> Iterator[Row]:
-    rows = store.rows(facts.name)
+    rows = shown_rows(store, facts.name)
     keep = options.filter
     for row_id in store.ordered_ids(facts.name):
         if keep is None or keep(rows[row_id]):
@@ -88,7 +89,7 @@ def _rows_after(store: Store, facts: TableFacts, options: Options, cookie: Cooki
 
 
 def _keyed_after(store: Store, facts: TableFacts, options: Options, cookie: Cookie | None) -> Iterator[Row]:
-    rows, ids, keep = store.rows(facts.name), store.ordered_ids(facts.name), options.filter
+    rows, ids, keep = shown_rows(store, facts.name), store.ordered_ids(facts.name), options.filter
     start = 0 if cookie is None else bisect.bisect_right(ids, _key_of(cookie))
     for index in range(start, len(ids)):
         row = rows[ids[index]]

@@ -22,6 +22,7 @@ from d365sync.emulator.odata.options import Options
 from d365sync.emulator.odata.pages import COUNT_CAP, Page, page_size, query_page
 from d365sync.emulator.odata.prefer import Preferences
 from d365sync.emulator.refuse import EXPIRED_STAMP, NOT_TRACKED, Refusal, bad_uri
+from d365sync.emulator.shown import shown_rows
 from d365sync.emulator.store import VERSION, Store
 
 _TOKEN = re.compile(r"(\d{1,18})!(\d\d/\d\d/\d{4} \d\d:\d\d:\d\d)")
@@ -147,7 +148,7 @@ def _pending(
         after = int(text or 0)
     found: list[tuple[str, int, Row | str]] = []
     if kind == _UPSERTS:
-        changed = [row for row in store.rows(facts.name).values() if after < _version(row) <= until]
+        changed = [row for row in shown_rows(store, facts.name).values() if after < _version(row) <= until]
         found += [(_UPSERTS, _version(row), row) for row in sorted(changed, key=_version)]
         after = since
     gone = [one for one in store.deletions(facts.name, after=after) if one.version <= until]

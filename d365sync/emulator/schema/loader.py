@@ -276,6 +276,7 @@ def _with_base(facts: ColumnFacts) -> Iterable[ColumnFacts]:
                 type=ColumnType.MONEY,
                 precision=4,
                 is_base_currency=True,
+                is_secured=facts.column.is_secured,
                 valid_for_create=False,
                 valid_for_update=False,
             )
