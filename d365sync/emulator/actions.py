@@ -1,4 +1,4 @@
-"""Actions: closing opportunities, the native rollup of goals, and those that make a system job.
+"""Actions: closing opportunities, the native rollup of goals, members of teams, and those that make a system job.
 
 Source: WinOpportunity and LoseOpportunity actions; Recalculate action.
 
@@ -7,6 +7,7 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from werkzeug.wrappers import Response
@@ -19,11 +20,16 @@ from d365sync.emulator.native import recalculate
 from d365sync.emulator.payload import Changes
 from d365sync.emulator.refuse import BAD_STATUS, Refusal, invalid, missing_row, no_segment, not_implemented
 from d365sync.emulator.rows import update
+from d365sync.emulator.teams import add_members, remove_members
 from d365sync.emulator.wire import WireError, read_value
 
 WON, LOST = 1, 2
 CLOSING = {"WinOpportunity": WON, "LoseOpportunity": LOST}
-ELSEWHERE = ("CloseIncident", "WinQuote")
+ELSEWHERE = (
+    "CloseIncident", "CloseQuote", "GrantAccess", "Merge", "ModifyAccess", "PublishAllXml", "PublishXml",
+    "RevokeAccess", "WinQuote",
+)  # fmt: skip
+"""Actions that are known and not imitated. Source: Web API action reference."""
 JOBS = {"BulkDelete": bulk_delete}
 
 
@@ -42,14 +48,9 @@ def unbound_action(call: Call, name: str) -> Response:
     raise no_segment(name)
 
 
-def bound_action(call: Call, facts: TableFacts, row_id: str, name: str) -> Response:
-    """Answer ``POST set(id)/Microsoft.Dynamics.CRM.Name``.
-
-    Raises:
-        Refusal: there is no such action, or it is not implemented.
-    """
-    if facts.name != "goal" or name != "Recalculate":
-        raise not_implemented(f"the action '{name}' on '{facts.table.entity_set_name}'")
+def _recalculate(call: Call, row_id: str) -> Response:
+    """Answer ``POST goals(id)/Microsoft.Dynamics.CRM.Recalculate``."""
+    facts = call.store.catalogue.tables["goal"]
     call.need("Read", facts)
     call.need("Write", facts)
     row = call.store.get(facts.name, row_id)
@@ -59,6 +60,14 @@ def bound_action(call: Call, facts: TableFacts, row_id: str, name: str) -> Respo
     call.need_row("Write", facts, row)
     recalculate(call.store, row_id, call.store.settings, call.store.clock.now())
     return empty_response(204)
+
+
+BOUND_ACTIONS: Mapping[tuple[str, str], Callable[[Call, str], Response]] = {
+    ("goal", "Recalculate"): _recalculate,
+    ("team", "AddMembersTeam"): add_members,
+    ("team", "RemoveMembersTeam"): remove_members,
+}
+"""Every action of a row that is answered, by table and name."""
 
 
 def _close_opportunity(call: Call, name: str) -> Response:

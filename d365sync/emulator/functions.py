@@ -113,3 +113,9 @@ BOUND_FUNCTIONS: Mapping[tuple[str, str], Callable[[Call, str], Response]] = {
     ("systemuser", "RetrieveUserPrivileges"): user_privileges,
 }
 """Every function of a row that is answered, by table and name."""
+
+UNDONE_FUNCTIONS = (
+    "CalculateRollupField", "InitializeFrom", "RetrieveDuplicates", "RetrieveMetadataChanges",
+    "RetrieveProvisionedLanguages",
+)  # fmt: skip
+"""Functions that are known and not imitated. Source: Web API function reference."""

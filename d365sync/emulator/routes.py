@@ -15,7 +15,7 @@ from d365sync.emulator.batch import answer_batch
 from d365sync.emulator.bulk import BULK, ELASTIC_ONLY, bulk_message
 from d365sync.emulator.calls import Call, json_response
 from d365sync.emulator.facts import TableFacts
-from d365sync.emulator.functions import FUNCTIONS, call_function
+from d365sync.emulator.functions import FUNCTIONS, UNDONE_FUNCTIONS, call_function
 from d365sync.emulator.keys import read_key
 from d365sync.emulator.metadata.csdl import metadata_document
 from d365sync.emulator.metadata.keys import create_key, delete_key
@@ -28,6 +28,16 @@ from d365sync.emulator.writes import create_row, delete_row, update_row
 
 _SEGMENT = re.compile(r"([^/()']+)(?:\(((?:'[^']*'|[^()'])*)\))?(?:/|$)")
 UNDONE = ("GlobalOptionSetDefinitions",)
+UNDONE_CHANGES: Mapping[tuple[str, bool], tuple[str, ...]] = {
+    ("EntityDefinitions", True): ("PUT",),
+    ("RelationshipDefinitions", False): ("POST",),
+    ("RelationshipDefinitions", True): ("PUT", "DELETE"),
+}
+"""Methods that are known and not imitated, at and below definitions without and with a key.
+
+Source: Create and update table definitions, Create and update column definitions, Create and update table relationships
+using the Web API.
+"""
 
 
 def route(call: Call, path: str) -> Response:
@@ -52,8 +62,11 @@ def route(call: Call, path: str) -> Response:
 
 def _named(call: Call, name: str, key: str | None, rest: list[Segment]) -> Response | None:
     """Answer what is no table, None when the name is none of those."""
-    if name in UNDONE:
+    method = call.request.method
+    if name in UNDONE or name in UNDONE_FUNCTIONS:
         raise not_implemented(f"'{name}'")
+    if method in UNDONE_CHANGES.get((name, key is not None), ()):
+        raise not_implemented(f"{method} of '{'/'.join((name, *(segment for segment, _ in rest)))[:200]}'")
     if name == "EntityDefinitions":
         return _definitions(call, key, rest)
     if name == "RelationshipDefinitions":

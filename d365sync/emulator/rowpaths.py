@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from werkzeug.wrappers import Response
 
-from d365sync.emulator.actions import bound_action
+from d365sync.emulator.actions import BOUND_ACTIONS
 from d365sync.emulator.calls import Call
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.functions import BOUND_FUNCTIONS
@@ -57,11 +57,8 @@ def below_row(call: Call, key: RowKey, rest: Sequence[Segment]) -> Answers:
     """
     facts, (name, inside) = key.facts, rest[0]
     after = [segment for segment, _ in rest[1:]]
-    function = BOUND_FUNCTIONS.get((facts.name, name.removeprefix(NAMESPACE))) if name.startswith(NAMESPACE) else None
-    if function is not None and not after and not inside:
-        return {"GET": lambda: function(call, _row_id(call, key))}
-    if name.startswith(NAMESPACE) and not after and not inside:
-        return {"POST": lambda: bound_action(call, facts, _row_id(call, key), name.removeprefix(NAMESPACE))}
+    if name.startswith(NAMESPACE):
+        return _message(call, key, name.removeprefix(NAMESPACE), plain=not after and not inside)
     found: Answers | None = None
     if any(bracket is not None for _, bracket in rest[1:]):
         found = None
@@ -76,6 +73,16 @@ def below_row(call: Call, key: RowKey, rest: Sequence[Segment]) -> Answers:
     if _is_known(facts, name):
         raise not_implemented(f"the address '{facts.table.entity_set_name}(…)/{'/'.join([name, *after])[:200]}'")
     raise no_segment(name)
+
+
+def _message(call: Call, key: RowKey, name: str, *, plain: bool) -> Answers:
+    """Return what answers a function or an action of a row."""
+    function, action = BOUND_FUNCTIONS.get((key.facts.name, name)), BOUND_ACTIONS.get((key.facts.name, name))
+    if plain and function is not None:
+        return {"GET": lambda: function(call, _row_id(call, key))}
+    if plain and action is not None:
+        return {"POST": lambda: action(call, _row_id(call, key))}
+    raise not_implemented(f"the message '{name[:100]}' on '{key.facts.table.entity_set_name}'")
 
 
 def _property(call: Call, key: RowKey, name: str, after: Sequence[str]) -> Answers | None:

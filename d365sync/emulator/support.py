@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from d365sync.core.fetchxml.operators import OPERATORS as FETCH_OPERATORS
-from d365sync.emulator.actions import CLOSING, ELSEWHERE, JOBS
+from d365sync.emulator.actions import BOUND_ACTIONS, CLOSING, ELSEWHERE, JOBS
 from d365sync.emulator.bulk import BULK, ELASTIC_ONLY
 from d365sync.emulator.calls import empty_response, finish
 from d365sync.emulator.choices import LIMITS as SETTABLE_LIMITS
 from d365sync.emulator.deep import MAX_DEPTH
 from d365sync.emulator.facts import TableFacts
-from d365sync.emulator.functions import BOUND_FUNCTIONS, FUNCTIONS
+from d365sync.emulator.functions import BOUND_FUNCTIONS, FUNCTIONS, UNDONE_FUNCTIONS
 from d365sync.emulator.jobs import RUNNERS
 from d365sync.emulator.metadata.made import MADE
 from d365sync.emulator.metadata.reads import KINDS, KNOWN, RELATIONSHIPS
@@ -35,6 +35,7 @@ from d365sync.emulator.protection import (
 from d365sync.emulator.queryexpression import PLAIN
 from d365sync.emulator.queryexpression import UNDONE as NO_QUERY
 from d365sync.emulator.routes import UNDONE as UNDONE_ADDRESSES
+from d365sync.emulator.routes import UNDONE_CHANGES
 from d365sync.emulator.rowpaths import ADDRESSES
 from d365sync.emulator.schema.loader import build_catalogue
 from d365sync.emulator.settings import ServiceLimits
@@ -118,14 +119,20 @@ def _operations() -> list[str]:
         "## Functions and actions\n",
         f"- Functions: {_code(FUNCTIONS)}.",
         f"- Functions of a row: {_code(f'{table}: {name}' for table, name in BOUND_FUNCTIONS)}.",
-        f"- Actions: {_code([*CLOSING, *JOBS, 'Recalculate', 'CreateEntities', '$batch'])}.",
-        f"- Not implemented: {_code(ELSEWHERE)}.\n",
+        f"- Actions: {_code([*CLOSING, *JOBS, 'CreateEntities', '$batch'])}.",
+        f"- Actions of a row: {_code(f'{table}: {name}' for table, name in BOUND_ACTIONS)}.",
+        _bullet(
+            "Not implemented:", _code([*UNDONE_FUNCTIONS, *ELSEWHERE]) + ", any other function or action of rows.\n"
+        ),
     ]
 
 
 def _definitions() -> list[str]:
     casts = sorted(one.removesuffix("AttributeMetadata") for one in KINDS)
     made = sorted([*MADE, "Decimal", "DateTime"])
+    unchanged = [
+        f"{method} {name}{'(…)' if one else ''}" for (name, one), by in UNDONE_CHANGES.items() for method in by
+    ]
     return [
         "## Definitions\n",
         _bullet("`$metadata` (`?annotations=true`), `EntityDefinitions` with `Attributes`, `Keys`,"),
@@ -134,7 +141,7 @@ def _definitions() -> list[str]:
         _bullet("Casts of `Attributes` to `…AttributeMetadata`:", _code(casts) + "."),
         _bullet("Tables, columns and alternate keys can be made and removed (`--state` does not keep them); types"),
         _more(_code(made) + "."),
-        _bullet("Not implemented:", _code(UNDONE_ADDRESSES) + ".\n"),
+        _bullet("Not implemented:", _code(UNDONE_ADDRESSES) + ";", _code(unchanged), "and what is below them.\n"),
     ]
 
 
