@@ -1,0 +1,1 @@
+"""The service: cycles by a schedule, several environments, one instance at a time."""
