@@ -186,15 +186,19 @@ class PartitionedLoad:
         table = self.decoder.table
         if CREATED_ON not in table.columns:
             return None
-        found: list[dt.datetime] = []
-        for order in ("asc", "desc"):
-            params = {"$select": CREATED_ON, "$orderby": f"{CREATED_ON} {order}", "$top": "1"}
-            params["$filter"] = f"{CREATED_ON} ne null"
-            rows = decode_object(self.client.get(table.entity_set_name, params).body).get("value")
-            if not isinstance(rows, list) or not rows:
-                return None
-            found.append(parse_instant(str(rows[0].get(CREATED_ON))))
-        return found[0], found[1]
+        try:
+            first, last = (self._end(order) for order in ("asc", "desc"))
+        except (RejectedError, ProtocolError, LookupError, TypeError, ValueError, OverflowError) as error:
+            log.warning("ends.unknown", table=table.logical_name, reason=str(error))
+            return None
+        return (first, last) if first <= last else None
+
+    def _end(self, order: str) -> dt.datetime:
+        """Return when the first row in this order was made."""
+        params = {"$select": CREATED_ON, "$orderby": f"{CREATED_ON} {order}", "$top": "1"}
+        params["$filter"] = f"{CREATED_ON} ne null"
+        answer = self.client.get(self.decoder.table.entity_set_name, params)
+        return parse_instant(str(decode_object(answer.body)["value"][0][CREATED_ON]))
 
     def _spans(self, first: dt.datetime, last: dt.datetime) -> Iterator[FetchedPage]:
         spans = Spans(divided(first, last, self.workers))
@@ -243,7 +247,7 @@ def last_made(body: bytes) -> dt.datetime | None:
     try:
         rows = msgspec.json.decode(body, type=_MadePage).value
         return parse_instant(rows[-1].made) if rows and rows[-1].made else None
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
         return None
 
 

@@ -153,6 +153,32 @@ def test_only_a_large_table_is_read_by_ranges(
         assert bool(ranges) == by_ranges
 
 
+@pytest.mark.parametrize(
+    ("order", "fault"),
+    [
+        ("asc", {"body": '{"value":[{"createdon":"the day before"}]}'}),
+        ("desc", {"body": '{"value":[{"createdon":"0001-01-01T00:00:00+14:00"}]}'}),
+        ("desc", {"body": '{"value":[7]}'}),
+        ("asc", {"body": "<html>"}),
+        ("asc", {"status": 400, "code": "0x80040203"}),
+    ],
+)
+def test_a_table_that_does_not_tell_when_its_rows_were_made_is_read_page_after_page(
+    tmp_path: Path, order: str, fault: dict[str, Any]
+) -> None:
+    emulator = grown(tmp_path, change_tracking={DEAL: True, "systemuser": True})
+    ranges: list[str] = []
+
+    def note(address: str) -> None:
+        if "createdon%20ge" in address or "createdon+ge" in address:
+            ranges.append(address)
+
+    broken = Fault(f"GET opportunities?*createdon+{order}*top=1*", every=1, **fault)
+    with pulling(emulator, tmp_path, note, faults=(broken,), partitions=4) as (app, _):
+        assert_mirrored(app, emulator, app.sync(write=False))
+        assert not ranges
+
+
 @pytest.mark.parametrize("tracked", [True, False])
 def test_rows_that_come_change_and_go_while_ranges_are_read_are_in_the_next_sync_at_the_latest(
     tmp_path: Path, tracked: bool
