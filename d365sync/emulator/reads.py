@@ -135,7 +135,8 @@ def row_response(call: Call, facts: TableFacts, options: Options, row_id: str, s
     options = _seen(call, facts, options)
     row = shown(call.store, facts.name, call.store.rows(facts.name)[row_id])
     context = f"{_context(call, facts, options)}/$entity"
-    document = {"@odata.context": context, **RowEncoder(call.store, facts, options, call.preferences).encode(row)}
+    encoder = RowEncoder(call.store, facts, options, call.preferences, call.root)
+    document = {"@odata.context": context, **encoder.encode(row)}
     return json_response(document, status=status, headers={"ETag": etag(row)})
 
 
@@ -153,11 +154,14 @@ def _need_expanded(call: Call, options: Options) -> None:
 
 
 def _context(call: Call, facts: TableFacts, options: Options) -> str:
+    inside = _selection(options)
+    return f"{call.root}$metadata#{facts.table.entity_set_name}{inside and f'({inside})'}"
+
+
+def _selection(options: Options) -> str:
+    """Return what is selected and expanded, as ``@odata.context`` tells it. Source: Join tables using OData."""
     parts = [part.strip() for part in options.selected.split(",") if part.strip()]
-    for expand in options.expand:
-        parts.append(f"{expand.name}({expand.options.selected.replace(' ', '')})")
-    inside = f"({','.join(parts)})" if parts else ""
-    return f"{call.root}$metadata#{facts.table.entity_set_name}{inside}"
+    return ",".join([*parts, *(f"{expand.name}({_selection(expand.options)})" for expand in options.expand)])
 
 
 def _envelope(
@@ -173,7 +177,7 @@ def _envelope(
         document["@odata.nextLink"] = _link(call, path, "$skiptoken", page.next_token)
     if page.delta_token is not None:
         document["@odata.deltaLink"] = _link(call, path, "$deltatoken", page.delta_token)
-    encoder = RowEncoder(call.store, facts, options, call.preferences)
+    encoder = RowEncoder(call.store, facts, options, call.preferences, call.root)
     deleted = f"{call.root}$metadata#{facts.table.entity_set_name}/$deletedEntity"
     document["value"] = [
         *map(encoder.encode, page.rows),

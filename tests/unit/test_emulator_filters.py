@@ -115,7 +115,7 @@ def test_expands_nest_and_collections_have_order_and_top(org: Org) -> None:
     [
         ("goal_parent_goal($orderby=title;$expand=metricid)", 400, "Only $select and $filter"),
         ("parentgoalid($expand=goal_parent_goal($top=1))", 400, "Only $select and $filter"),
-        ("metricid($top=1)", 400, "single-valued"),
+        ("metricid($top=1)", 400, "many-to-one"),
         ("goal_parent_goal($count=true)", 400, "$count"),
         ("goal_parent_goal($levels=2)", 400, "$levels"),
         ("goal_parent_goal/$ref", 501, "$ref"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 from d365sync.core.schema import ColumnType
 from d365sync.emulator.facts import TableFacts
@@ -23,6 +24,12 @@ REFUSED = {"$skip": "Skip Clause is not supported in CRM", "$search": "Search is
 UNDONE = ("$format", "fetchXml", "sql", "savedQuery", "userQuery", "$compute")
 EXPANDED = ("$select", "$filter", "$orderby", "$top", "$expand")
 MAX_EXPANDS = 15
+ONLY_SELECT_AND_FILTER = (
+    "Only $select and $filter clause can be provided while doing $expand on many-to-one relationship or nested "
+    "one-to-many relationship."
+)
+READABLE = "$(),;=/'@*:!"
+"""What stands in a query as such, besides letters, digits and ``-._~``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +42,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Expand:
-    """One expanded navigation property; ``options`` are its own, over the other table."""
+    """One expanded navigation property; ``options`` are its own, over the other table, ``asked`` them as a query."""
 
     name: str
     table: str
     lookup: str
     single: bool
     options: Options
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,7 @@ def parse_options(arguments: Mapping[str, str], facts: TableFacts, asking: Askin
         options = replace(options, expand=_expands(arguments["$expand"], facts, asking))
         if sum(1 for _ in every_expand(options)) > MAX_EXPANDS:
             raise bad_uri("The number of $expand clauses exceeds the limit of 15.")
+        _check_nested(options.expand)
     return replace(
         options,
         skip_token=arguments.get("$skiptoken"),
@@ -99,6 +108,11 @@ def every_expand(options: Options) -> Iterable[Expand]:
     for expand in options.expand:
         yield expand
         yield from every_expand(expand.options)
+
+
+def nests(expands: Iterable[Expand]) -> bool:
+    """Say whether one of the expanded properties expands further ones."""
+    return any(expand.options.expand for expand in expands)
 
 
 def _table_options(
@@ -174,8 +188,9 @@ def _expand(part: str, facts: TableFacts, asking: Asking, depth: int) -> Expand:
     options = _table_options(arguments, other, {}, asking)
     if "$expand" in arguments:
         options = replace(options, expand=_expands(arguments["$expand"], other, asking, depth + 1))
-    _check_shape(name, options, arguments, single=single, nested=depth > 0 or "$expand" in arguments)
-    return Expand(name, table, lookup, single, options)
+    _check_single(options, single=single)
+    asked = "&".join(f"{option}={quote(value, safe=READABLE)}" for option, value in arguments.items())
+    return Expand(name, table, lookup, single, options, asked)
 
 
 def _inner_arguments(text: str) -> dict[str, str]:
@@ -192,15 +207,21 @@ def _inner_arguments(text: str) -> dict[str, str]:
     return arguments
 
 
-def _check_shape(name: str, options: Options, arguments: Mapping[str, str], *, single: bool, nested: bool) -> None:
-    """Refuse order and top where they have no meaning or the platform has none for them.
+def _check_single(options: Options, *, single: bool) -> None:
+    """Refuse order and top for a lookup. Source: Join tables using OData."""
+    if single and (options.order or options.top is not None):
+        raise bad_uri(ONLY_SELECT_AND_FILTER)
 
-    Source: Expand collections (nested expands know neither). Assumed: nor do lookups.
-    """
-    if options.top is None and not options.order:
-        return
-    if nested:
-        raise bad_uri("Only $select and $filter clause can be provided while doing $expand on nested properties.")
-    if single:
-        given = next(option for option in ("$orderby", "$top") if option in arguments)
-        raise bad_uri(f"The query option '{given}' cannot be applied to the single-valued property '{name}'.")
+
+def _check_nested(expands: Iterable[Expand]) -> None:
+    """Refuse order and top in a query that nests expands anywhere. Source: Join tables using OData."""
+    if nests(expands):
+        for expand in expands:
+            _refuse_order_below(expand)
+
+
+def _refuse_order_below(expand: Expand) -> None:
+    if expand.options.order or expand.options.top is not None:
+        raise bad_uri(ONLY_SELECT_AND_FILTER)
+    for one in expand.options.expand:
+        _refuse_order_below(one)

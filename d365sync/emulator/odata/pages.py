@@ -56,7 +56,7 @@ def query_page(store: Store, facts: TableFacts, options: Options, preferences: P
     size, last_page = _limits(options, preferences, store)
     found = list(islice(_rows_after(store, facts, options, cookie), size + 1))
     rows = found[:size]
-    token = _next_token(facts, options, rows, cookie) if len(found) > size and not last_page else None
+    token = next_token(facts, options, rows, cookie) if len(found) > size and not last_page else None
     count = sum(1 for _ in _matching(store, facts, options)) if options.count else None
     return Page(rows, token, count)
 
@@ -138,7 +138,8 @@ def _key_of(cookie: Cookie) -> str:
         raise bad_uri("The skip token in the request URI is malformed.") from None
 
 
-def _next_token(facts: TableFacts, options: Options, rows: Sequence[Row], cookie: Cookie | None) -> str:
+def next_token(facts: TableFacts, options: Options, rows: Sequence[Row], cookie: Cookie | None = None) -> str:
+    """Return the encoded ``$skiptoken`` of what comes after a page; ``cookie`` is what led to it."""
     names = [term.column for term in _deciding(options.order, facts.key)[0]]
     first, last = (
         [*(wire_text(facts, row, name) for name in names), braced_key(facts, row)] for row in (rows[0], rows[-1])
