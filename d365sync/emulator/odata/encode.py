@@ -107,8 +107,9 @@ class _Expander:
         if self._expand.single:
             found = shown_row(self._store, self._expand.table, row.get(self._expand.lookup))
             keep = self._expand.options.filter
-            left_out = found is None or not (keep is None or keep(found))
-            return {name: None if left_out else self._encoder.encode(found)}
+            if found is None or not (keep is None or keep(found)):
+                return {name: None}
+            return {name: self._encoder.encode(found)}
         row_id = str(row[facts.key])
         rows = self._children(row_id)
         document: dict[str, Any] = {name: list(map(self._encoder.encode, rows))}
