@@ -3,7 +3,8 @@
 ``SELECT [TOP n] columns FROM table [WHERE …] [ORDER BY column [ASC|DESC], …]`` with comparisons, LIKE, IN, BETWEEN,
 IS NULL, AND, OR, NOT and brackets. Joins, aggregates, DISTINCT, ``*`` and aliases are refused by name. Source: the
 official Python client (read-only SELECT, pages by ``@odata.nextLink``). Assumed: lookups are named by their logical
-names and come as ``_name_value``, nulls are absent as in FetchXML, a page's token is its number.
+names and come as ``_name_value``, nulls are absent as in FetchXML, a page's token is its number. As in SQL anywhere, and
+not as in FetchXML, a comparison with an empty column is neither true nor false: only IS NULL keeps such rows.
 
 Pure.
 """
@@ -32,6 +33,8 @@ _OPPOSITE = {"eq": "ne", "ne": "eq", "lt": "ge", "ge": "lt", "gt": "le", "le": "
 _OPPOSITE |= {"between": "not-between", "null": "not-null", "not-null": "null", "not-in": "in", "not-like": "like"}
 _OPPOSITE |= {"not-between": "between"}
 _TOKEN = re.compile(r"\s*(?:('(?:[^']|'')*')|([A-Za-z_]\w*)|(-?\d+(?:\.\d+)?)|(<>|!=|<=|>=|[=<>(),*.;+/-]))")
+_KEEPING_NULL = ("ne", "not-in", "not-like", "not-between")
+"""Operators that keep rows with an empty column in FetchXML, or may."""
 _MAX_DEPTH = 50
 _UNDONE = ("DISTINCT", "JOIN", "GROUP", "HAVING", "UNION", "AS", "OFFSET")
 
@@ -149,6 +152,8 @@ class _Reader:
         condition = self._condition()
         if negated:
             condition = replace(condition, operator=_OPPOSITE[condition.operator])
+        if condition.operator in _KEEPING_NULL:
+            return Filter(conditions=(condition, Condition(condition.attribute, "not-null")))
         return Filter(conditions=(condition,))
 
     def _condition(self) -> Condition:

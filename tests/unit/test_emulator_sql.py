@@ -70,3 +70,30 @@ def test_other_texts_are_refused_by_name(org: Org, query: str, status: int, says
     response = org.call("GET", f"opportunities?sql={query}")
     assert response.status_code == status, response.text
     assert says in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "actualvalue <> 1",
+        "actualvalue != 1",
+        "actualvalue NOT IN (1, 2)",
+        "actualvalue NOT BETWEEN 1 AND 2",
+        "NOT actualvalue = 1",
+        "NOT actualvalue IN (1)",
+        "NOT (actualvalue = 1 OR actualvalue BETWEEN 2 AND 3)",
+        "NOT (actualvalue IS NULL)",
+        "actualvalue > 0 OR NOT actualvalue > 0",
+    ],
+)
+def test_an_empty_column_is_neither_equal_nor_different(org: Org, where: str) -> None:
+    assert org.names(f"opportunities?sql=SELECT name FROM opportunity WHERE {where}") == ["Alpha", "Gamma"]
+
+
+@pytest.mark.parametrize("where", ["accountnumber NOT LIKE '%25x%25'", "NOT (accountnumber LIKE '%25x%25')"])
+def test_an_empty_text_is_not_unlike_a_pattern(where: str) -> None:
+    org = Org()
+    for body in ({"name": "numbered", "accountnumber": "A1"}, {"name": "bare"}):
+        assert org.post("accounts", body).status_code == 204
+    assert org.names(f"accounts?sql=SELECT name FROM account WHERE {where}") == ["numbered"]
+    assert org.names("accounts?sql=SELECT name FROM account WHERE accountnumber IS NULL") == ["bare"]
