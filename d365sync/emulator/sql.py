@@ -3,7 +3,7 @@
 ``SELECT [TOP n] columns FROM table [WHERE …] [ORDER BY column [ASC|DESC], …]`` with comparisons, LIKE, IN, BETWEEN,
 IS NULL, AND, OR, NOT and brackets. Joins, aggregates, DISTINCT, ``*`` and aliases are refused by name. Source: the
 official Python client (read-only SELECT, pages by ``@odata.nextLink``). Assumed: lookups are named by their logical
-names and come as ``_name_value``, nulls are absent as in FetchXML, a page's token is its number. As in SQL anywhere, and
+names and come as ``_name_value``, nulls are absent as in FetchXML, a page's token is its number. As in SQL, and
 not as in FetchXML, a comparison with an empty column is neither true nor false: only IS NULL keeps such rows.
 
 Pure.
