@@ -8,8 +8,9 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
@@ -80,6 +81,7 @@ def build(
         if offline
         else make_client(config, environ=environ, session=session, timer=timer, say=say)
     )
+    _make_room(config)
     line = Line(
         config=config,
         client=client,
@@ -88,6 +90,15 @@ def build(
         clock=clock,
     )
     return App(config, replace(line, **(line_options or {})), clock)
+
+
+def _make_room(config: Config) -> None:
+    """Make the folders of the databases where the folders above them are there: NAME/mirror.db of a new environment."""
+    for url in (config.storage.mirror, config.storage.journal):
+        kind, _, path = config.database_url(url).partition(":///")
+        if kind == "sqlite" and path:
+            with suppress(OSError):  # whoever opens the database says what is wrong
+                Path(path).parent.mkdir(mode=0o750, exist_ok=True)
 
 
 @contextmanager

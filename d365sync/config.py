@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import os
-import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -20,9 +19,17 @@ from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from d365sync.config_rules import FetchxmlSection, FiscalSection, OptionalZoneName, OwnColumnNames, ZoneName
+from d365sync.config_daemon import DaemonSection
+from d365sync.config_rules import (
+    Duration,
+    FetchxmlSection,
+    FiscalSection,
+    OptionalZoneName,
+    OwnColumnNames,
+    ZoneName,
+)
 from d365sync.core.clouds import cloud_of
 from d365sync.core.counts import counted
 from d365sync.core.goals.owncolumns import number_columns
@@ -34,18 +41,7 @@ ENVIRONMENT_PREFIX = "D365SYNC_"
 FILE_NAME = "d365sync.toml"
 DEFAULT_CONFIG = "D365SYNC_CONFIG"
 
-_DURATION = re.compile(r"(\d+)\s*(s|m|h|d)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _GUID = r"^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"
-
-
-def _seconds(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("must be a duration such as 30s, 5m, 2h or 1d")
-    return int(match.group(1)) * _SECONDS[match.group(2)]
 
 
 def _https(value: str) -> str:
@@ -59,7 +55,6 @@ def _https_or_empty(value: str) -> str:
     return _https(value) if value else value
 
 
-Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=0)]
 HttpsUrl = Annotated[str, AfterValidator(_https)]
 OptionalHttpsUrl = Annotated[str, AfterValidator(_https_or_empty)]
 
@@ -208,13 +203,6 @@ class RollupSection(_Section):
         return ZoneInfo(self.time_zone)
 
 
-class DaemonSection(_Section):
-    """The service; read by the daemon."""
-
-    every: Duration = 300
-    listen: str = "127.0.0.1:8365"
-
-
 class Config(_Section):
     """One frozen configuration. ``folder`` is where relative paths start; ``path`` the file, None without one."""
 
@@ -288,13 +276,21 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     Raises:
         ConfigError: unreadable, not TOML, or anything in it is wrong; lists every fault.
     """
+    return parse(read_document(path), environ, folder=path.absolute().parent, path=path)
+
+
+def read_document(path: Path) -> dict[str, object]:
+    """Read a TOML file, whatever it says.
+
+    Raises:
+        ConfigError: unreadable, or not TOML.
+    """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    return parse(document, environ, folder=path.absolute().parent, path=path)
 
 
 def parse(
@@ -306,17 +302,22 @@ def parse(
         ConfigError: anything in it is wrong; lists every fault.
     """
     merged = {name: dict(value) if isinstance(value, dict) else value for name, value in document.items()}
-    problems = _merge_environment(merged, environ)
-    problems += [_unknown(name, _sections()) for name in merged if name not in _sections()]
+    problems = merge_variables(merged, environ)
+    problems += [unknown(name, _sections()) for name in merged if name not in _sections()]
     known = {name: value for name, value in merged.items() if name in _sections()}
     try:
         config = Config.model_validate({**known, "folder": folder, "path": path})
     except ValidationError as error:
         problems += [_describe(dict(one)) for one in error.errors(include_url=False, include_input=False)]
     if problems:
-        where = str(path) if path else "the configuration"
-        raise ConfigError(f"{where} has {counted(len(problems), 'fault')}: {'; '.join(problems)}", problems=problems)
+        raise faulty(path, problems)
     return config
+
+
+def faulty(path: Path | None, problems: list[str]) -> ConfigError:
+    """Return the error for a configuration with faults; it names them all."""
+    where = str(path) if path else "the configuration"
+    return ConfigError(f"{where} has {counted(len(problems), 'fault')}: {'; '.join(problems)}", problems=problems)
 
 
 def resolve_secret(reference: str, environ: Mapping[str, str], folder: Path) -> str:
@@ -378,14 +379,15 @@ def _sections() -> list[str]:
     return [name for name in Config.model_fields if name not in ("folder", "path")]
 
 
-def _merge_environment(document: dict[str, object], environ: Mapping[str, str]) -> list[str]:
+def merge_variables(document: dict[str, object], environ: Mapping[str, str]) -> list[str]:
+    """Put the variables ``D365SYNC_SECTION__KEY`` over a document; return what is wrong with them."""
     problems: list[str] = []
     for variable, value in sorted(environ.items()):
         section, separator, key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         if not variable.startswith(ENVIRONMENT_PREFIX) or not separator:
             continue
         if section not in _sections():
-            problems.append(f"{variable}: {_unknown(section, _sections())}")
+            problems.append(f"{variable}: {unknown(section, _sections())}")
             continue
         target = document.setdefault(section, {})
         if isinstance(target, dict):
@@ -409,7 +411,7 @@ def _describe(error: Mapping[str, object]) -> str:
     path = [str(part) for part in location] if isinstance(location, tuple) else []
     name = ".".join(path) or "configuration"
     if error["type"] == "extra_forbidden":
-        return _unknown(name, _keys(path[0])) if path else "unknown key"
+        return unknown(name, _keys(path[0])) if path else "unknown key"
     if error["type"] == "missing":
         return f"{name} is missing"
     return f"{name}: {_plain(str(error['msg']))}"
@@ -421,7 +423,8 @@ def _keys(section: str) -> list[str]:
     return [f"{section}.{key}" for model in models if issubclass(model, BaseModel) for key in model.model_fields]
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def unknown(name: str, known: list[str]) -> str:
+    """Say that a key is unknown, and which one may be meant."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"unknown key {name}" + (f" (did you mean {close[0]}?)" if close else "")
 

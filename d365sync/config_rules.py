@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Annotated, Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.fiscal import FiscalTemplate
@@ -34,6 +34,21 @@ def _zone(value: str) -> str:
     return value
 
 
+_DURATION = re.compile(r"(\d+)\s*(s|m|h|d)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("must be a duration such as 30s, 5m, 2h or 1d")
+    return int(match.group(1)) * _SECONDS[match.group(2)]
+
+
+Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=0)]
+"""Seconds; written as a number of them or with a unit."""
 ZoneName = Annotated[str, AfterValidator(_zone)]
 OptionalZoneName = Annotated[str, AfterValidator(lambda value: _zone(value) if value else value)]
 FiscalYear = Annotated[int, Field(ge=1753, le=9998)]

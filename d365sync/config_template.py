@@ -194,9 +194,28 @@ template = "organization"
 start = "organization"
 
 [daemon]
-# How often the service runs a cycle, and where it answers health checks.
+# `d365sync run`: how often a cycle runs; or when, as a cron expression (minute hour day month weekday), which goes
+# before it.
 every = "5m"
+cron = ""
+# The zone of the cron expression. Empty: rollup.time_zone.
+time_zone = ""
+# Within how much time environments are spread that would otherwise begin at the same second.
+jitter = "0s"
+# Environments whose cycles run at the same time, and how long a stop waits for their current pages.
+at_once = 4
+stop_within = "20s"
+# A dead-man switch in the manner of healthchecks.io: told of the begin (/start), the end and the failure (/fail) of
+# each cycle, it raises the alarm when it hears nothing. {{environment}} stands for the environment's name.
+ping = ""
+# Where the service answers health checks.
 listen = "127.0.0.1:8365"
+
+# Several organizations in one file: each table below [environments.NAME] goes over the one above, key by key.
+# Databases are then NAME/mirror.db and NAME/journal.db unless [storage] says otherwise. Commands take
+# --environment NAME.
+# [environments.east.dataverse]
+# url = "https://east.crm4.dynamics.com"
 """
 
 

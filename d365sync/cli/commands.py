@@ -114,12 +114,20 @@ def _instant(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 @click.version_option(__version__, prog_name="d365sync")
 @click.option("--config", metavar="FILE", envvar="D365SYNC_CONFIG", help="Configuration file [./d365sync.toml].")
 @click.option(
+    "--environment",
+    metavar="NAME",
+    envvar="D365SYNC_ENVIRONMENT",
+    help="Environment of the configuration, if it has several.",
+)
+@click.option(
     "--now", metavar="INSTANT", envvar="D365SYNC_NOW", callback=_instant, help="Work as if it were this instant."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log what is done, on stderr.")
 @click.option("--debug", is_flag=True, help="Log every request, and show tracebacks.")
 @click.pass_context
-def cli(ctx: click.Context, /, config: str | None, now: dt.datetime | None, **logging: Any) -> None:
+def cli(
+    ctx: click.Context, /, config: str | None, environment: str | None, now: dt.datetime | None, **logging: Any
+) -> None:
     """Dynamics 365 sales goals, recomputed exactly, explained, and written back.
 
     \b
@@ -132,4 +140,5 @@ def cli(ctx: click.Context, /, config: str | None, now: dt.datetime | None, **lo
 
     from d365sync.cli.context import Settings
 
-    ctx.obj = Settings(config_path=config, now=now, environ=dict(os.environ), folder=Path.cwd(), **logging)
+    environ = dict(os.environ)
+    ctx.obj = Settings(config, now, environ, Path.cwd(), environment=environment, **logging)

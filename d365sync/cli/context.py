@@ -29,8 +29,19 @@ class Settings:
     folder: Path
     verbose: bool = False
     debug: bool = False
+    environment: str | None = None
 
     def load(self) -> Config:
+        """Read the configuration of the environment named, or of the only one.
+
+        Raises:
+            ConfigError: none, unreadable, or wrong; or it is not clear which environment is meant.
+        """
+        from d365sync.service.environments import chosen
+
+        return chosen(self.load_all(), self.environment)
+
+    def load_all(self) -> dict[str, Config]:
         """Find and read the configuration; logging starts here too, which help and completion do not need.
 
         Raises:
@@ -39,11 +50,12 @@ class Settings:
         import logging
 
         from d365sync import logs
-        from d365sync.config import find_file, load
+        from d365sync.config import find_file
+        from d365sync.service.environments import load_all
 
         level = logging.DEBUG if self.debug else logging.INFO if self.verbose else logging.WARNING
         logs.configure(level=level, tty=sys.stderr.isatty())
-        return load(find_file(self.config_path, self.environ, self.folder), self.environ)
+        return load_all(find_file(self.config_path, self.environ, self.folder), self.environ)
 
     @property
     def clock(self) -> Callable[[], dt.datetime]:

@@ -8,6 +8,7 @@ import pytest
 from d365sync.config import find_file, load, parse, resolve_secret
 from d365sync.config_template import render
 from d365sync.core.goals.rollup import ClosedChild
+from d365sync.core.schedule import in_words
 from d365sync.errors import ConfigError
 
 FOLDER = Path("/somewhere")
@@ -179,3 +180,25 @@ def test_a_value_that_would_mean_nothing_is_one_fault(section: str, key: str, va
     with pytest.raises(ConfigError, match="has 1 fault: ") as caught:
         parse({"dataverse": REMOTE, section: {key: value}}, {}, folder=FOLDER)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("daemon", "words"),
+    [
+        ({"cron": "* * * *"}, "daemon.cron: must be a cron expression of five fields"),
+        ({"every": "0s"}, "daemon.every"),
+        ({"every": "1m", "jitter": "2m"}, "daemon: jitter cannot be longer than every"),
+        ({"time_zone": "Mars/Olympus"}, "daemon.time_zone: must be an IANA time zone"),
+        ({"ping": "hc-ping.com/1"}, "daemon.ping: must be an address"),
+        ({"at_once": 0}, "daemon.at_once"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_a_fault(daemon: dict[str, object], words: str) -> None:
+    assert words in problems({"dataverse": REMOTE, "daemon": daemon})[0]
+
+
+def test_cron_goes_before_the_interval_and_is_in_the_zone_of_goal_days() -> None:
+    document = {"dataverse": REMOTE, "rollup": {"time_zone": "Asia/Tehran"}, "daemon": {"cron": "0 2 * * *"}}
+    config = parse(document, {}, folder=FOLDER)
+    schedule = config.daemon.schedule("default", config.rollup.zone)
+    assert in_words(schedule) == "at 02:00 every day (Asia/Tehran)"

@@ -115,3 +115,18 @@ def test_every_shell_has_a_script(shell: str) -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
 def test_bash_understands_its_script() -> None:
     subprocess.run(["bash", "-n"], input=script("bash"), text=True, check=True)
+
+
+def test_a_command_names_its_environment_among_several(tmp_path: Path) -> None:
+    (tmp_path / "d365sync.toml").write_text(
+        '[dataverse]\nauth = "managed_identity"\nurl = "https://{environment}.crm4.dynamics.com"\n'
+        '[environments.east]\n[environments.west.writeback]\nmode = "override"\n',
+        encoding="utf-8",
+    )
+    out, _ = run("--environment", "west", "status", "--json", folder=tmp_path)
+    assert '"mode": "override"' in out
+    assert (tmp_path / "west" / "journal.db").exists()
+    out, _ = run("status", "--json", folder=tmp_path)
+    assert "several environments: east, west" in out
+    out, _ = run("status", "--json", folder=tmp_path, D365SYNC_ENVIRONMENT="eastt")
+    assert "did you mean east?" in out
