@@ -4,6 +4,7 @@ Source: BulkDelete action; Delete data in bulk. ``Assumed:``
 
 - the rows are found and deleted with the rights of whoever asked, as the privileges are when the job runs
 - what may not be deleted, or not yet, is left; the job goes on
+- served with a frozen clock a start that has come by real time has come (``jobs_start_by_real_time``)
 
 Pure.
 """
@@ -144,9 +145,10 @@ def _name(body: dict[str, Any]) -> str:
 
 
 def _start(call: Call, body: dict[str, Any]) -> dt.datetime:
-    text = body.get("StartDateTime")
+    text, clock = body.get("StartDateTime"), call.store.clock
     try:
-        start = call.store.clock.now() if text is None or body.get("RunNow") is True else parse_instant(str(text))
+        start = clock.now() if text is None or body.get("RunNow") is True else parse_instant(str(text))
     except (ValueError, OverflowError):
         raise invalid("StartDateTime must be an instant such as 2026-11-20T09:00:00Z.") from None
-    return start.replace(microsecond=0)
+    has_come = call.store.settings.jobs_start_by_real_time and start <= clock.outside()
+    return (min(start, clock.now()) if has_come else start).replace(microsecond=0)

@@ -20,7 +20,8 @@ MOST = 10**9
 def chosen_settings(limits: Iterable[str], *, no_limits: bool, dop_hint: str | None, frozen: bool) -> EmulatorSettings:
     """Return the settings of a served emulator; ``frozen`` says that its clock stands still.
 
-    Real clients wait in real time, so that is what the limits' window moves by even then.
+    Real clients wait in real time, so that is what the limits' window moves by even then; and they mean their own
+    clock when they ask for a job now.
 
     Raises:
         UsageError: a limit is not ``NAME=N``.
@@ -28,7 +29,7 @@ def chosen_settings(limits: Iterable[str], *, no_limits: bool, dop_hint: str | N
     chosen = UNLIMITED if no_limits else ServiceLimits()
     changes: dict[str, Any] = dict(_limit(text) for text in limits)
     chosen = replace(chosen, by_passing_time=frozen, **changes)
-    settings = EmulatorSettings(limits=chosen)
+    settings = EmulatorSettings(limits=chosen, jobs_start_by_real_time=frozen)
     return settings if dop_hint is None else replace(settings, dop_hint=dop_hint)
 
 

@@ -25,6 +25,10 @@ class Clock:
         """Return the instant in UTC, with parts of seconds."""
         return (self._frozen_at or dt.datetime.now(dt.UTC)).astimezone(dt.UTC)
 
+    def outside(self) -> dt.datetime:
+        """Return the instant in UTC by everybody else's clock, to the second."""
+        return dt.datetime.now(dt.UTC).replace(microsecond=0)
+
     def passing_s(self) -> float:
         """Return seconds from some beginning that pass even while the clock is frozen."""
         return time.monotonic()

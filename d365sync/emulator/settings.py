@@ -113,6 +113,7 @@ class EmulatorSettings:
     - ``expire_change_tracking_days``: used when the organization row has no expirechangetrackingindays
     - ``native_rollup``: the native rollup of goals runs on its schedule; None: only if the clock is not frozen
     - ``job_delay_s``: seconds a system job waits at least, beyond the time it is asked for
+    - ``jobs_start_by_real_time``: a bulk deletion whose start has come by real time does not wait for the clock
     - ``rounding``: how ``_base`` amounts, percentages and written money are rounded (a :mod:`decimal` constant)
     - ``guard_percentage``: whether ``percentage`` is among the columns that need isoverride
     - ``keep_percentage``: the platform recomputes ``percentage`` when actual or target is written
@@ -164,6 +165,7 @@ class EmulatorSettings:
     expire_change_tracking_days: int = 7
     native_rollup: bool | None = None
     job_delay_s: int = 0
+    jobs_start_by_real_time: bool = False
     rounding: str = ROUND_HALF_UP
     guard_percentage: bool = False
     keep_percentage: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import requests
 
 from d365sync.emulator import Emulator
+from d365sync.emulator.state import load_state
 
 SMALL = Path(__file__).parents[2] / "fixtures" / "orgs" / "small"
 COMMAND = [sys.executable, "-c", "from d365sync.cli.main import main; main()", "emulator", "serve"]
@@ -103,6 +105,49 @@ def test_limits_and_jobs_are_chosen_when_it_is_served_and_a_wrong_limit_is_refus
     )
     assert wrong.returncode == 2
     assert "concurrent" in wrong.stderr
+
+
+TIDY = {
+    "JobName": "Tidy",
+    "QuerySet": [
+        {
+            "@odata.type": "Microsoft.Dynamics.CRM.FetchExpression",
+            "Query": '<fetch><entity name="opportunity"/></fetch>',
+        }
+    ],
+}
+"""A bulk deletion of every deal."""
+RAN, WAITS = (3, 30), (1, 10)
+
+
+def test_jobs_run_though_the_served_clock_stands_still(tmp_path: Path) -> None:
+    options = ("--native-rollup", "--state", tmp_path / "state.json")
+
+    def job(emulator: Served, path: str) -> tuple[int, int]:
+        row = emulator.call("GET", f"{path}?$select=statecode,statuscode").json()
+        return row["statecode"], row["statuscode"]
+
+    def tidy(emulator: Served, start: str) -> str:
+        made = emulator.call("POST", "BulkDelete", json={**TIDY, "StartDateTime": start})
+        return f"asyncoperations({made.json()['JobId']})"
+
+    with served("--now", "2001-05-01T12:00:00Z", *options) as emulator:
+        assert job(emulator, tidy(emulator, dt.datetime.now(dt.UTC).isoformat())) == RAN, "now, by the client's clock"
+        put_forward, left = (tidy(emulator, "9000-01-01T00:00:00Z") for _ in range(2))
+        (rollup,) = emulator.call("GET", "asyncoperations?$filter=operationtype eq 40").json()["value"]
+        waiting = [put_forward, f"asyncoperations({rollup['asyncoperationid']})"]
+        assert [job(emulator, one) for one in waiting] == [WAITS, WAITS]
+        for one in waiting:
+            emulator.call("PATCH", one, json={"postponeuntil": "2001-05-01T12:00:00Z"})
+        assert [job(emulator, one) for one in waiting] == [RAN, RAN]
+        goals = emulator.call("GET", "goals?$select=lastrolledupdate&$filter=lastrolledupdate ne null").json()["value"]
+        assert {row["lastrolledupdate"] for row in goals} == {"2001-05-01T12:00:00Z"}
+        assert job(emulator, left) == WAITS
+        assert emulator.stop() == 0
+    later = Emulator.load(SMALL, now=dt.datetime(9000, 1, 1, tzinfo=dt.UTC))
+    load_state(later.store, tmp_path / "state.json")
+    later.run_jobs()
+    assert later.store.rows("asyncoperation")[left[-37:-1]]["statecode"] == RAN[0], "with a later --now"
 
 
 def test_an_emulator_object_serves_itself() -> None:

@@ -178,6 +178,16 @@ def test_a_job_may_be_made_to_wait() -> None:
     assert state(org, job) == RAN
 
 
+def test_a_start_that_has_come_for_the_client_has_come_if_so_chosen() -> None:
+    for chosen, expected in ((True, RAN), (False, WAITS)):
+        org = Org(jobs_start_by_real_time=chosen)
+        org.emulator.clock.freeze(NOW.replace(year=2001))
+        job = asked(org, query(), start="2002-01-01T00:00:00Z")
+        assert state(org, job) == expected
+        assert state(org, asked(org, query(), start="9000-01-01T00:00:00Z")) == WAITS
+        assert org.get(job)["createdon"] == "2001-05-01T12:00:00Z"
+
+
 def test_a_waiting_job_is_kept_with_the_state(tmp_path: Path) -> None:
     org, again = Org(), Org()
     job = asked(org, query(), start="2026-05-02T00:00:00Z")
