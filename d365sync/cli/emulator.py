@@ -75,8 +75,8 @@ def serve(
     emulated = Emulator.load(org, now=frozen_at, page_size=page_size, settings=settings)
     if state is not None and state.exists():
         load_state(emulated.store, state)
-    app = FaultyApp(emulated.app, injected) if injected else emulated.app
-    with serving(app, port, emulated.clock.now) as (url, ca_file):
+    faulty = FaultyApp(emulated.app, injected) if injected else None
+    with serving(faulty or emulated.app, port, emulated.clock.now) as (url, ca_file):
         credentials = emulated.credentials
         ready = {
             "url": url,
@@ -90,6 +90,8 @@ def serve(
         wait_for_stop()
     if state is not None:
         save_state(emulated.store, state)
+    for fault, times in zip(injected, faulty.struck if faulty else (), strict=True):
+        click.echo(f"fault '{fault.match}' struck {times} times", err=True)
 
 
 def _instant(text: str | None) -> dt.datetime | None:

@@ -50,15 +50,25 @@ class FaultyApp:
         self._counts = [0] * len(self._faults)
         self._reads_bodies = any(fault.holding for fault in self._faults)
         self._lock = threading.Lock()
+        self._struck = [0] * len(self._faults)
+
+    @property
+    def struck(self) -> tuple[int, ...]:
+        """How many requests each fault changed something for; one that left the answer as it was did not strike."""
+        with self._lock:
+            return tuple(self._struck)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, or make it fail."""
         request = _readable(environ) if self._reads_bodies else Request(environ)
         environ[PART_FAULT] = self._inside
-        fault = self._chosen(request)
-        if fault is None:
+        index = self._chosen(request)
+        if index is None:
             return self._app(environ, start_response)
+        fault = self._faults[index]
         time.sleep(fault.delay_s)
+        if fault.delay_s or fault.expire_token or fault.meanwhile or fault.close:
+            self._strike(index)
         if fault.expire_token:
             environ[EXPIRE_TOKEN] = True
         if fault.meanwhile:
@@ -67,26 +77,35 @@ class FaultyApp:
             return _break(environ)
         instead = _answer_instead(fault, request)
         if instead is not None:
+            self._strike(index)
             return instead(environ, start_response)
-        return self._spoiled(fault, request, environ, start_response)
+        return self._spoiled(index, request, environ, start_response)
 
     def _inside(self, request: Request) -> Refusal | None:
         """Return what a request inside a batch is refused with, if a fault strikes it."""
-        fault = self._chosen(request, inside=True)
-        if fault is None:
+        index = self._chosen(request, inside=True)
+        if index is None:
             return None
+        fault = self._faults[index]
         time.sleep(fault.delay_s)
-        return _refusal(fault, request)
+        refusal = _refusal(fault, request)
+        if refusal is not None or fault.delay_s:
+            self._strike(index)
+        return refusal
 
-    def _chosen(self, request: Request, *, inside: bool = False) -> Fault | None:
-        """Count the request for every fault it matches (inside a batch: and may meet); return the first to strike."""
-        chosen: Fault | None = None
+    def _strike(self, index: int) -> None:
+        with self._lock:
+            self._struck[index] += 1
+
+    def _chosen(self, request: Request, *, inside: bool = False) -> int | None:
+        """Count the request for every fault it matches (inside a batch: and may meet); return the first's place."""
+        chosen: int | None = None
         with self._lock:
             for index, fault in enumerate(self._faults):
                 if (fault.happens_inside or not inside) and fault.concerns(request):
                     self._counts[index] += 1
                     if chosen is None and fault.strikes(self._counts[index]):
-                        chosen = fault
+                        chosen = index
         return chosen
 
     def _intrude(self, fault: Fault, request: Request) -> None:
@@ -110,17 +129,27 @@ class FaultyApp:
             raise RuntimeError(f"the fault's '{fault.meanwhile}' was refused: {status} {b''.join(chunks)[:300]!r}")
 
     def _spoiled(
-        self, fault: Fault, request: Request, environ: WSGIEnvironment, start_response: StartResponse
+        self, index: int, request: Request, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
+        fault = self._faults[index]
         response = Response.from_app(self._app, environ, buffered=True)
         if fault.close:
             return _break(environ)
+        before = _seen(response)
         spoil(fault, request, response)
+        cut = fault.cut_after_bytes is not None and fault.cut_after_bytes < len(response.get_data())
+        if cut or _seen(response) != before:
+            self._strike(index)
         if fault.cut_after_bytes is not None:
             response.headers["Content-Length"] = str(len(response.get_data()))
             start_response(response.status, list(response.headers))
             return _cut(response.get_data()[: fault.cut_after_bytes], environ)
         return response(environ, start_response)
+
+
+def _seen(response: Response) -> tuple[bytes, list[tuple[str, str]]]:
+    """Return what a client sees of an answer that a fault may change."""
+    return response.get_data(), list(response.headers)
 
 
 def _readable(environ: WSGIEnvironment) -> Request:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msal
 import pytest
@@ -60,9 +60,9 @@ class Served:
 
 
 @contextmanager
-def served(*arguments: str | Path) -> Iterator[Served]:
+def served(*arguments: str | Path, errors: TextIO | None = None) -> Iterator[Served]:
     command = [*COMMAND, "--org", str(SMALL), "--port", "0", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
         yield Served(process)
     finally:
@@ -246,7 +246,8 @@ def test_faults_strike_where_the_file_says(tmp_path: Path) -> None:
         delay_s = 0.3
         """
     )
-    with served("--faults", faults) as emulator:
+    told = tmp_path / "told"
+    with told.open("w") as errors, served("--faults", faults, errors=errors) as emulator:
         throttled = emulator.call("GET", "goals")
         assert (throttled.status_code, throttled.headers["Retry-After"]) == (429, "7")
         assert throttled.json()["error"]["code"] == "0x80072322"
@@ -270,3 +271,4 @@ def test_faults_strike_where_the_file_says(tmp_path: Path) -> None:
         emulator.sign_in()
         assert emulator.call("GET", "leads").status_code == 200
         assert emulator.stop() == 0
+    assert "fault 'GET goals' struck 1 times\nfault 'GET metrics' struck 1 times\n" in told.read_text()

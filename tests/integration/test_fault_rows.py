@@ -19,7 +19,7 @@ from requests.adapters import BaseAdapter
 
 from d365sync.app import App, opened
 from d365sync.emulator import Emulator, EmulatorSettings
-from d365sync.emulator.faults import FaultyApp, read_faults
+from d365sync.emulator.faults import Fault, FaultyApp, read_faults
 from d365sync.emulator.inprocess import InProcessAdapter
 from d365sync.emulator.native import recalculate
 from d365sync.errors import D365SyncError
@@ -185,7 +185,7 @@ ROWS: Mapping[str, Row] = {
     "09-clocks-differ": Row((0, 0)),
     "17-people-edit-meanwhile": Row((0, 3), kept_the_rest, theirs=frozenset({BOB})),
     "18-native-rollup-meanwhile": Row((0, 0)),
-    "19-answer-to-writes-lost": Row((0, 0), read_back),
+    "19-answer-to-writes-lost": Row((0, 0, 0), read_back),
     "20-etags-of-another-kind": Row((0, 0), read_back),
     "20-no-etags": Row((3, 0)),
     "21-pages-twice-turned-and-stale": Row((0, 0)),
@@ -227,17 +227,29 @@ def test_cycles_end_as_promised_and_the_next_quiet_one_leaves_all_right(name: st
     config = configuration(emulator, tmp_path, dataverse={"page_size": 10}, pull=rules)
     with opened(config, clock=lambda: NOW, environ={}, session=session, timer=timer) as app:
         bout = Bout(app, emulator, network)
-        network.server = InProcessAdapter(FaultyApp(emulator.app, faults))
+        faulty = FaultyApp(emulator.app, faults)
+        network.server = InProcessAdapter(faulty)
         for number in range(len(row.codes)):
             bout.cycle()
             people_work(emulator, number)
         assert bout.codes == list(row.codes), bout.said
         assert row.holds(bout) is not False
+        assert_struck(faulty.struck, faults, row, seed)
         assert {urlsplit(url)[:2] for _at, url in network.sent} == {("https", urlsplit(URL).netloc)}
         network.server = InProcessAdapter(emulator.app)
         timer.wait_until(timer.now() + A_FORTNIGHT_S)
         row.mended(emulator)
         assert_all_right(app, emulator, row.theirs)
+
+
+def assert_struck(struck: Sequence[int], faults: Sequence[Fault], row: Row, seed: int) -> None:
+    """Every fault of a row changed something, those with numbers at each of them; by other seeds some fault did."""
+    if seed:
+        assert any(struck)
+        return
+    never = [f"fault {number} ({faults[number - 1].match})" for number, times in enumerate(struck, 1) if not times]
+    assert not never, f"never struck: {', '.join(never)}"
+    assert [times for times, fault in zip(struck, faults, strict=True) if times < len(fault.nth)] == []
 
 
 def people_work(emulator: Emulator, number: int) -> None:

@@ -6,10 +6,11 @@ import gzip
 from pathlib import Path
 
 import pytest
-from werkzeug.test import EnvironBuilder
-from werkzeug.wrappers import Request
+from werkzeug.test import Client, EnvironBuilder
+from werkzeug.wrappers import Request, Response
 
 from d365sync.emulator.faultfile import KINDS, Fault, read_faults
+from d365sync.emulator.faults import FaultyApp
 from d365sync.emulator.spoiling import bomb
 from d365sync.errors import UsageError
 
@@ -127,3 +128,38 @@ def test_a_bomb_is_gzip_like_any_other(size: int) -> None:
     packed = bomb(size)
     assert len(packed) < 8000
     assert gzip.decompress(packed) == b" " * size
+
+
+def test_a_fault_strikes_when_it_changes_something(tmp_path: Path) -> None:
+    faults = written(
+        tmp_path,
+        """
+        [[fault]]
+        match = "GET /page"
+        nth = [1, 2]
+        replace = ["old", "new"]
+
+        [[fault]]
+        match = "GET /page"
+        nth = 3
+        cut_after_bytes = 900
+
+        [[fault]]
+        match = "GET /page"
+        from = 4
+        status = 503
+
+        [[fault]]
+        match = "GET /nowhere"
+        status = 503
+        """,
+    )
+    bodies = iter([b"old", b"other", b"short"])
+    faulty = FaultyApp(lambda environ, start: Response(next(bodies))(environ, start), faults)
+    client = Client(faulty)
+    assert faulty.struck == (0, 0, 0, 0)
+    assert [client.get("/page").get_data() for _ in range(2)] == [b"new", b"other"]
+    with pytest.raises(ConnectionResetError):
+        client.get("/page").get_data()
+    assert [client.get("/page").status_code for _ in range(2)] == [503, 503]
+    assert faulty.struck == (1, 0, 2, 0)
