@@ -11,7 +11,7 @@ PYTEST_ARGS ?= -q -n $(WORKERS) --dist worksteal
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check soak bench format lint types contracts docs lock clean
+.PHONY: help setup demo test check kills soak bench format lint types contracts docs lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -21,17 +21,21 @@ demo: $(BASE)  ## the main job on the demo organization, from nothing
 	@$(BIN)/python fixtures/demo.py
 
 test: $(DEV)  ## the tests
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest $(PYTEST_ARGS) --ignore=tests/kills
 
-check: $(BENCH)  ## what CI runs: format, lint, types, contracts, tests
+check: $(BENCH)  ## what CI runs: format, lint, types, contracts, tests, a short kill loop
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(MAKE) test
+	@$(BIN)/pytest $(PYTEST_ARGS) tests/kills
 
 format: $(DEV)  ## put the code into shape
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .
+
+kills: $(DEV)  ## kill it at every commit and request, on SQLite and PostgreSQL
+	@D365SYNC_TEST_EFFORT=40 $(BIN)/pytest -q -n auto tests/kills
 
 soak: $(DEV)  ## every property on many more random examples
 	@D365SYNC_TEST_EFFORT=40 $(BIN)/pytest -q -n auto tests/properties
