@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from d365sync.errors import GuardError
+
+SUCCESSES = ("ok", "partial")
+STOPPED = "stopped"
 PATIENCE_S = 60.0
 """How long the loop itself may go without a beat; it turns several times a minute whatever the environments do."""
 
@@ -26,6 +30,11 @@ class EnvironmentState:
     success; ``error_kind`` the name of its class. ``failures`` counts failed cycles in a row, ``cycles`` all that ended
     since the start. ``next_at`` is when the next one is due. ``standby`` says that another instance works here:
     ``holder``. ``tables`` is when each table was last read, ``counts`` the last successful cycle in numbers.
+
+    Since the start: ``totals`` are the sums of the numbers of all cycles, ``outcomes`` how many ended in which way,
+    ``guard_stops`` how many a guard stopped. ``fresh_for_s`` is how old the last success may be before the environment
+    counts as not ready; None: until three cycles in a row failed. ``token_expires_at`` is the end of the access token
+    in use, ``sign_in_until`` that of the certificate that signs in; None where there is none, or it is not known.
     """
 
     name: str
@@ -44,6 +53,13 @@ class EnvironmentState:
     next_at: dt.datetime | None = None
     tables: Mapping[str, dt.datetime] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    guard_stops: int = 0
+    last_duration_s: float | None = None
+    fresh_for_s: float | None = None
+    token_expires_at: dt.datetime | None = None
+    sign_in_until: dt.datetime | None = None
 
 
 class ServiceState:
@@ -95,6 +111,43 @@ class ServiceState:
             if name in self._states:
                 self._states[name] = changed
             return changed
+
+    def ended(
+        self,
+        name: str,
+        outcome: str,
+        at: dt.datetime,
+        *,
+        counts: Mapping[str, int] | None = None,
+        error: Exception | None = None,
+        duration_s: float | None = None,
+        **changes: Any,
+    ) -> EnvironmentState:
+        """Note that a cycle ended: ``outcome`` as :class:`EnvironmentState` spells it, ``counts`` what it did and cost.
+
+        ``counts`` of a cycle that failed are what it cost until then. ``error`` is what ended it; further ``changes``
+        are fields of the environment.
+        """
+        before = self._states.get(name, EnvironmentState(name))
+        success = outcome in SUCCESSES
+        counts = counts or {}
+        noted: dict[str, Any] = {
+            "running": False,
+            "cycles": before.cycles + 1,
+            "failures": 0 if success else before.failures + (outcome != STOPPED),
+            "last_ended_at": at,
+            "last_outcome": outcome,
+            "last_error": str(error) if error else "",
+            "error_kind": type(error).__name__ if error else "",
+            "last_duration_s": duration_s,
+            "totals": {key: before.totals.get(key, 0) + counts.get(key, 0) for key in {**before.totals, **counts}},
+            "outcomes": {**before.outcomes, outcome: before.outcomes.get(outcome, 0) + 1},
+            "guard_stops": before.guard_stops + isinstance(error, GuardError),
+        }
+        if success:
+            noted |= {"last_success_at": at, "counts": counts}
+        self.rest(name)
+        return self.update(name, **noted, **changes)
 
     def beat(self, name: str | None = None) -> None:
         """Note progress: of the cycle of an environment, or of the loop itself."""

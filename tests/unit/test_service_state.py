@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from d365sync.errors import GuardError
 from d365sync.service.state import EnvironmentState, ServiceState
 
 NOW = dt.datetime(2026, 11, 20, 9, tzinfo=dt.UTC)
@@ -55,3 +56,26 @@ def test_a_cycle_without_progress_makes_it_dead_although_the_loop_beats() -> Non
     state.beat()
     state.rest("a")
     assert state.is_alive()
+
+
+def test_cycles_that_ended_are_summed_and_a_failed_one_leaves_the_last_success() -> None:
+    state = ServiceState(["a"])
+    later = NOW + dt.timedelta(minutes=5)
+    state.beat("a")
+    state.ended("a", "ok", NOW, counts={"rows": 5, "requests": 2}, duration_s=1.5, next_at=later)
+    state.ended("a", "refused", later, counts={"requests": 3}, error=GuardError("too many goals change"))
+    found = state.environment("a")
+    assert (found.last_success_at, found.last_ended_at, found.counts["rows"]) == (NOW, later, 5)
+    assert (found.cycles, found.failures, found.guard_stops, found.next_at) == (2, 1, 1, later)
+    assert found.totals == {"rows": 5, "requests": 5}
+    assert found.outcomes == {"ok": 1, "refused": 1}
+    assert (found.last_error, found.error_kind) == ("too many goals change", "GuardError")
+
+
+def test_a_cycle_that_was_stopped_is_no_failure_and_the_next_success_forgets_the_error() -> None:
+    state = ServiceState(["a"])
+    state.ended("a", "failed", NOW, error=OSError("no route"))
+    state.ended("a", "stopped", NOW)
+    assert state.environment("a").failures == 1
+    state.ended("a", "partial", NOW)
+    assert (state.environment("a").failures, state.environment("a").last_error) == (0, "")
