@@ -24,7 +24,7 @@ from d365sync.core.rowshape import ETAG_KEY, RowShape, Stored, StoredRow
 from d365sync.core.schema import GUID_TYPES, TEXT_TYPES, Column, ColumnType, DateBehavior, Table
 from d365sync.core.storage import EXACT, INT64_MAX, has_fold, scale_of
 from d365sync.dataverse.damaged import decode_damaged
-from d365sync.dataverse.wire import LOOKUP_LOGICAL_NAME, RowReader, decode_json, page_of
+from d365sync.dataverse.wire import LOOKUP_LOGICAL_NAME, TOO_DEEP, RowReader, decode_json, page_of
 from d365sync.errors import ProtocolError
 
 Values: TypeAlias = Sequence[Any]
@@ -73,12 +73,18 @@ _links = msgspec.json.Decoder(Links)
 
 
 def links_of(body: bytes) -> Links:
-    """Return the links of a page without decoding its rows; none also when it is no page, as decoding will tell."""
+    """Return the links of a page without decoding its rows; none also when it is no page, as decoding will tell.
+
+    Raises:
+        ProtocolError: it is nested too deeply.
+    """
     found = _links_at_end(body)
     if found is not None:
         return found
     try:
         return _links.decode(body)
+    except RecursionError:
+        raise ProtocolError(TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     try:
@@ -101,7 +107,7 @@ def _links_at_end(body: bytes) -> Links | None:
         return None
     try:
         return _links.decode(b"{" + body[end + 2 :])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -160,7 +166,7 @@ class PageDecoder:
         if self._usable and NUL not in body:
             try:
                 return self.read_columns(body)
-            except (_UnusualError, msgspec.DecodeError, UnicodeDecodeError, ArithmeticError, ValueError, TypeError):
+            except (_UnusualError, msgspec.DecodeError, ArithmeticError, ValueError, TypeError, RecursionError):
                 pass
         return self.read_row_by_row(body)
 

@@ -99,11 +99,11 @@ def _table(name: str, outcomes: Sequence[Outcome]) -> Table | None:
         logical_name=_text(head, "LogicalName"),
         entity_set_name=_text(head, "EntitySetName"),
         primary_id=_text(head, "PrimaryIdAttribute"),
-        primary_name=head.get("PrimaryNameAttribute") or None,
+        primary_name=_text(head, "PrimaryNameAttribute") if head.get("PrimaryNameAttribute") else None,
         columns={column.logical_name: column for column in made if column is not None},
         change_tracking=head.get("ChangeTrackingEnabled") is True,
         optimistic_concurrency=head.get("IsOptimisticConcurrencyEnabled") is not False,
-        object_type_code=head.get("ObjectTypeCode"),
+        object_type_code=_whole(head, "ObjectTypeCode"),
         hierarchy_parent=_hierarchy_parent(name, head.get("ManyToOneRelationships")),
     )
 
@@ -114,30 +114,36 @@ def _body(outcome: Outcome) -> bytes:
     return outcome
 
 
-def read_labels(client: DataverseClient, table: Table, kinds: Iterable[ColumnType]) -> Table:
-    """Return the table with the labels of its choice columns of these kinds, in the caller's language.
+def read_labels(client: DataverseClient, wanted: Sequence[tuple[Table, Iterable[ColumnType]]]) -> list[Table]:
+    """Return tables with the labels of their choice columns of these kinds, in the caller's language: one request.
 
     Raises:
         RemoteError, ProtocolError: as for :func:`read_schema`.
     """
-    address = f"EntityDefinitions(LogicalName='{table.logical_name}')/Attributes/Microsoft.Dynamics.CRM."
-    columns = dict(table.columns)
-    for kind in sorted(set(kinds)):
-        options = {"$select": "LogicalName", "$expand": OPTIONS}
-        found = decode_object(client.get(f"{address}{LABELLED[kind]}AttributeMetadata", options).body).get("value")
-        for entry in found if isinstance(found, list) else ():
+    asked = [(at, kind) for at, (_, kinds) in enumerate(wanted) for kind in sorted(set(kinds))]
+    outcomes = get_together(client, [_labels_get(wanted[at][0], kind) for at, kind in asked])
+    columns = [dict(table.columns) for table, _ in wanted]
+    for (at, _), outcome in zip(asked, outcomes, strict=True):
+        for entry in _entries(wanted[at][0].logical_name, decode_object(_body(outcome))):
             name = _text(entry, "LogicalName")
-            if name in columns:
-                columns[name] = replace(columns[name], labels=tuple(sorted(_labels(entry).items())))
-    return replace(table, columns=columns)
+            if name in columns[at]:
+                columns[at][name] = replace(columns[at][name], labels=tuple(sorted(_labels(entry).items())))
+    return [replace(table, columns=of_table) for (table, _), of_table in zip(wanted, columns, strict=True)]
+
+
+def _labels_get(table: Table, kind: ColumnType) -> Get:
+    cast = f"Microsoft.Dynamics.CRM.{LABELLED[kind]}AttributeMetadata"
+    options = {"$select": "LogicalName", "$expand": OPTIONS}
+    return Get(f"EntityDefinitions(LogicalName='{table.logical_name}')/Attributes/{cast}", options)
 
 
 def _labels(entry: Mapping[str, Any]) -> dict[int, str]:
-    option_set = entry.get("OptionSet") or entry.get("GlobalOptionSet") or {}
-    two = [one for one in (option_set.get("FalseOption"), option_set.get("TrueOption")) if one]
+    option_set = _object(entry.get("OptionSet")) or _object(entry.get("GlobalOptionSet"))
+    listed = option_set.get("Options")
+    options = [option_set.get("FalseOption"), option_set.get("TrueOption")]
     labels: dict[int, str] = {}
-    for option in [*two, *(option_set.get("Options") or ())]:
-        shown = ((option.get("Label") or {}).get("UserLocalizedLabel") or {}).get("Label")
+    for option in map(_object, [*options, *(listed if isinstance(listed, list) else ())]):
+        shown = _object(_object(option.get("Label")).get("UserLocalizedLabel")).get("Label")
         if isinstance(option.get("Value"), int) and isinstance(shown, str):
             labels[option["Value"]] = shown
     return labels
@@ -165,13 +171,12 @@ def _column(entry: Mapping[str, Any], detail: Mapping[str, Any]) -> Column | Non
     column_type = _type(entry)
     if column_type is None or entry.get("AttributeOf") or entry.get("IsValidForRead") is False:
         return None
-    behavior = (detail.get("DateTimeBehavior") or {}).get("Value") if column_type is ColumnType.DATETIME else None
     return Column(
         logical_name=_text(entry, "LogicalName"),
         type=column_type,
-        date_behavior=_behavior(entry, behavior) if column_type is ColumnType.DATETIME else None,
-        precision=detail.get("Precision"),
-        targets=tuple(detail.get("Targets") or ()) if column_type in LOOKUP_TYPES else (),
+        date_behavior=_behavior(entry, detail) if column_type is ColumnType.DATETIME else None,
+        precision=_whole(detail, "Precision"),
+        targets=_targets(detail) if column_type in LOOKUP_TYPES else (),
         is_base_currency=detail.get("IsBaseCurrency") is True,
         valid_for_create=entry.get("IsValidForCreate") is not False,
         valid_for_update=entry.get("IsValidForUpdate") is not False,
@@ -184,14 +189,33 @@ def _type(entry: Mapping[str, Any]) -> ColumnType | None:
     try:
         return ColumnType(str(entry.get("AttributeType", "")).lower())
     except ValueError:
-        return TYPE_NAMES.get(str((entry.get("AttributeTypeName") or {}).get("Value")))
+        return TYPE_NAMES.get(str(_object(entry.get("AttributeTypeName")).get("Value")))
 
 
-def _behavior(entry: Mapping[str, Any], value: object) -> DateBehavior:
+def _behavior(entry: Mapping[str, Any], detail: Mapping[str, Any]) -> DateBehavior:
+    value = _object(detail.get("DateTimeBehavior")).get("Value")
     try:
         return DateBehavior(str(value))
     except ValueError:
         raise ProtocolError(f"column {entry.get('LogicalName')} has the unknown date behaviour {value!r}") from None
+
+
+def _targets(detail: Mapping[str, Any]) -> tuple[str, ...]:
+    targets = detail.get("Targets") or []
+    if not isinstance(targets, list) or not all(isinstance(one, str) for one in targets):
+        raise ProtocolError(f"column {detail.get('LogicalName')} has the Targets {str(targets)[:40]}")
+    return tuple(targets)
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(entry: Mapping[str, Any], name: str) -> int | None:
+    value = entry.get(name)
+    if value is not None and type(value) is not int:
+        raise ProtocolError(f"a table or column definition has the {name} {str(value)[:40]}")
+    return value
 
 
 def _text(entry: Mapping[str, Any], name: str) -> str:

@@ -34,6 +34,7 @@ from d365sync.errors import (
 LOOKUP_LOGICAL_NAME = "Microsoft.Dynamics.CRM.lookuplogicalname"
 ETAG = "@odata.etag"
 
+TOO_DEEP = "the answer is JSON nested too deeply"
 EXPIRED_BOOKMARK = "0x80044352"
 RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 HINTS = {
@@ -78,7 +79,7 @@ def decode_json(body: bytes) -> Any:
     try:
         return _decoder.decode(body)
     except RecursionError:
-        raise ProtocolError("the answer is JSON nested too deeply") from None
+        raise ProtocolError(TOO_DEEP) from None
     except (msgspec.DecodeError, UnicodeDecodeError, ArithmeticError) as error:
         start = body[:40].decode("utf-8", "replace").strip()
         raise ProtocolError(f"the answer is not JSON ({error}); it begins with {start!r}") from None
@@ -165,7 +166,7 @@ class RowReader:
                 row[column.logical_name] = None if value is None else convert(value)
                 if column.is_polymorphic:
                     row[column.type_name] = None if target is None else _as_text(target)
-            except (ValueError, TypeError, ArithmeticError):
+            except (ValueError, TypeError, ArithmeticError, RecursionError):
                 place = f"{self._table.logical_name}.{column.logical_name}"
                 record = f" (row {str(raw.get(self._table.primary_id))[:40]})"
                 reason = f"{place}: {_shown(value)} is not a {column.type} value{record}"
@@ -293,11 +294,13 @@ def _error_text(body: bytes) -> tuple[str, str]:
 
 
 def _shown(value: object) -> str:
-    """Return the beginning of a value; a whole number of thousands of digits cannot even be spelled."""
+    """Return the beginning of a value; numbers of thousands of digits, and what is nested so, cannot be spelled."""
     try:
         return ascii(str(value)[:40]) if isinstance(value, str) and not value.isprintable() else repr(str(value)[:40])
     except ValueError:
         return "a number of too many digits"
+    except RecursionError:
+        return "a value nested too deeply"
 
 
 def _link(document: Mapping[str, object], name: str) -> str | None:

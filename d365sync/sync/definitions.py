@@ -52,7 +52,7 @@ def labelled(
         found = schema.table(table).column(column)
         if not found.labels:
             kinds.setdefault(table, set()).add(found.type)
-    fresh = [read_labels(client, schema.table(name), of_table) for name, of_table in sorted(kinds.items())]
+    fresh = read_labels(client, [(schema.table(name), of_table) for name, of_table in sorted(kinds.items())])
     _remember(mirror, fresh, now)
     return Schema.of([*schema.tables.values(), *fresh])
 

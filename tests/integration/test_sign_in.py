@@ -385,16 +385,17 @@ def test_a_token_that_dataverse_refuses_for_ever_is_renewed_once(tmp_path: Path)
     assert sum(path.endswith("WhoAmI") for path in asked) == 2
 
 
-def test_a_login_page_instead_of_json_is_no_sign_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [b"<html>Welcome to the network. Please sign in.</html>", b"[" * 100_000, b"[]", b"7"])
+def test_a_login_page_instead_of_json_is_no_sign_in(tmp_path: Path, page: bytes) -> None:
     emulator = load()
 
     def portal(environ: Any, start_response: Any) -> Any:
         if environ["PATH_INFO"].endswith("/token"):
             start_response("200 OK", [("Content-Type", "text/html")])
-            return [b"<html>Welcome to the network. Please sign in.</html>"]
+            return [page]
         return emulator.app(environ, start_response)
 
-    with pytest.raises(RetryableError, match="something else than JSON"):
+    with pytest.raises(RetryableError, match="something else than a JSON object"):
         client(emulator, tmp_path, session=mounted_session(portal)).who_am_i()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -207,6 +208,30 @@ def test_a_page_of_many_rows_is_the_same_both_ways() -> None:
     other = DECODER.read_row_by_row(page)
     assert (list(found.rows), found.next_link) == (list(other.rows), other.next_link)
     assert len(found.rows) == len(rows)
+
+
+SHALLOW = 50
+DEPTHS = [SHALLOW, *range(900, 1100, 7), 100_000]
+"""Around the interpreter's own limit too: what is just decoded there may not be deep enough to be spelled."""
+
+
+@pytest.mark.parametrize("around", ['{{"x":{}}}', '{{"value":[],"x":{}}}', '{{"value":[{{}}],"@odata.y":{}}}'])
+def test_a_page_nested_too_deeply_is_refused_when_it_comes(around: str) -> None:
+    for depth in DEPTHS:
+        page = around.format("[" * depth + "]" * depth).encode()
+        with suppress(*[ProtocolError] * (depth > SHALLOW)):
+            assert links_of(page).next is None
+    with pytest.raises(ProtocolError, match="nested too deeply"):
+        links_of(page)
+
+
+@pytest.mark.parametrize("name", [*ROW, "other", "@odata.context", "id"])
+def test_a_row_nested_too_deeply_is_damaged_like_any_other(name: str) -> None:
+    for depth in DEPTHS:
+        value = "[" * depth + "]" * depth
+        page = json.dumps({"value": [ROW | {name: "…"}]}, ensure_ascii=False).replace('"…"', value)
+        with suppress(*[ProtocolError] * (depth > SHALLOW or name == "dealid")):
+            assert len(DECODER.read(page.encode()).rows) == 1
 
 
 SLY = st.sampled_from(['],"@odata.nextLink":"evil"}', '"value":[', "plain", "]", "Link", "x" * 5000])

@@ -122,8 +122,9 @@ class MsalTokens:
             raise no_answer(f"{self.what} at {self._host} cannot be reached", error) from None
         except MsalServiceError as error:
             raise self._busy(f"is failing ({error})") from None
-        except json.JSONDecodeError:
-            raise self._busy("answers with something else than JSON; a proxy may have answered in its place") from None
+        except (json.JSONDecodeError, RecursionError, AttributeError, TypeError):  # MSAL reads any JSON as an object
+            what = "something else than a JSON object; a proxy may have answered in its place"
+            raise self._busy(f"answers with {what}") from None
         except (ValueError, KeyError, ManagedIdentityError) as error:
             raise AuthError(
                 f"signing in at {self._host} is not possible: {first_line(str(error))}", hint=self.hint
