@@ -39,6 +39,16 @@ MONEY_SCALE = 4
 
 _GUID = re.compile(r"\{?([0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})\}?")
 
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
+
+
+def is_etag(text: str) -> bool:
+    """Say whether a text is the etag of one version and may stand in a header; ``*`` is none.
+
+    Source: RFC 9110, entity tags (only those of ASCII letters are taken).
+    """
+    return _ETAG.fullmatch(text) is not None
+
 
 def parse_guid(text: str) -> str:
     """Return the guid in lower case without braces.

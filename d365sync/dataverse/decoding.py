@@ -23,6 +23,7 @@ import msgspec
 from d365sync.core.rowshape import ETAG_KEY, RowShape, Stored, StoredRow
 from d365sync.core.schema import GUID_TYPES, TEXT_TYPES, Column, ColumnType, DateBehavior, Table
 from d365sync.core.storage import EXACT, INT64_MAX, has_fold, scale_of
+from d365sync.core.values import is_etag
 from d365sync.dataverse.damaged import decode_damaged
 from d365sync.dataverse.wire import LOOKUP_LOGICAL_NAME, TOO_DEEP, RowReader, decode_json, page_of
 from d365sync.errors import ProtocolError
@@ -214,7 +215,7 @@ class PageDecoder:
             columns.append(column)
             if folded:
                 columns.append([None if one is None else one.casefold() for one in column])  # type: ignore[union-attr]
-        columns += [[None] * len(entries), _text(found[self._etag])]
+        columns += [[None] * len(entries), _etags(found[self._etag])]
         return list(zip(*columns, strict=True))
 
 
@@ -253,6 +254,17 @@ def _present(values: Values, *types: type) -> Values:
 def _text(values: Values) -> Sequence[Stored]:
     _only(values, str)
     return values
+
+
+def _etags(values: Values) -> Sequence[Stored]:
+    """Return the etags, None for what is none; usual ones (``W/"7"``) are known in a few passes over all at once."""
+    present = _present(values, str)
+    count = len(present)
+    text = "\n".join(["", *present, ""])
+    left = text.encode("ascii", "replace").translate(None, b"0123456789")
+    if left == b"\n" + b'W/""\n' * count and text.count('\nW/"') == text.count('"\n') == count:
+        return values
+    return [None if one is None or not is_etag(one) else one for one in values]
 
 
 def _whole(values: Values) -> Sequence[Stored]:

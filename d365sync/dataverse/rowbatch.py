@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from d365sync.core.schema import Table
-from d365sync.core.values import Row
+from d365sync.core.values import Row, is_etag
 from d365sync.dataverse.batch import Part, PartAnswer
 from d365sync.dataverse.client import DataverseClient, name_lookups
 from d365sync.dataverse.wire import RowReader, decode_object, encode_body, error_of, select_clause
@@ -39,11 +39,11 @@ def change_rows(
     A row's error with status None, or 5xx, means that its outcome is unknown.
 
     Raises:
-        ValueError: a change without an etag, or with ``*``: it would overwrite whatever is there.
+        ValueError: a change without an etag; ``*`` is none: it would overwrite whatever is there.
         RemoteError, ProtocolError: the batch as a whole. The outcome of every row is then unknown if it is a
             ProtocolError, or a RetryableError other than 429.
     """
-    if any(change.if_match in ("", "*") for change in changes):
+    if not all(is_etag(change.if_match) for change in changes):
         raise ValueError("a row is changed only if it has the etag it was read with")
     columns = tuple(columns)
     query = f"?$select={select_clause(table, columns)}"

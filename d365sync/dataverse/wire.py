@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import msgspec
 
 from d365sync.core.schema import GUID_TYPES, TEXT_TYPES, Column, ColumnType, DateBehavior, Table
-from d365sync.core.values import Value, format_instant, parse_guid, parse_instant, parse_on
+from d365sync.core.values import Value, format_instant, is_etag, parse_guid, parse_instant, parse_on
 from d365sync.errors import (
     AuthError,
     BookmarkExpiredError,
@@ -149,7 +149,7 @@ class RowReader:
         self._columns = [(table.column(name), _converter(table.column(name))) for name in names]
 
     def read(self, raw: Mapping[str, Any], damaged: dict[str, str] | None = None) -> dict[str, Value]:
-        """Return a row by logical name; a column that is not in the answer is None.
+        """Return a row by logical name; a column that is not in the answer is None, and so is an etag that is none.
 
         With ``damaged``, a value that is not of its column's type becomes None and its column is added there, with the
         reason; the key must be right all the same.
@@ -177,7 +177,7 @@ class RowReader:
         if row[self._table.primary_id] is None:
             raise ProtocolError(f"a row of {self._table.entity_set_name} has no {self._table.primary_id}")
         etag = raw.get(ETAG)
-        row[ETAG] = etag if isinstance(etag, str) else None
+        row[ETAG] = etag if isinstance(etag, str) and is_etag(etag) else None
         return row
 
 

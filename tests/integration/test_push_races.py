@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -220,13 +221,16 @@ def test_a_server_that_loses_everything_ends_the_run_as_temporary(tmp_path: Path
         app.sync(write=True)
 
 
-def test_a_goal_without_an_etag_is_not_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("etag", [None, "*", 'W/"é"', 'W/"1"\r\nIf-Match: *'])
+def test_a_goal_without_an_etag_that_can_be_sent_back_is_not_written(tmp_path: Path, etag: str | None) -> None:
+    """Row 20. What is no etag would be refused by the server, or, like `*`, would hold for whatever is there."""
+    told = b"" if etag is None else f'"@odata.etag":{json.dumps(etag)},'.encode()
     emulator = load(tmp_path)
 
     def bare(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         response = Response.from_app(emulator.app, environ, buffered=True)
         if environ["REQUEST_METHOD"] == "GET" and str(environ["PATH_INFO"]).endswith("/goals"):
-            response.set_data(re.sub(rb'"@odata.etag":"[^,]*",', b"", response.get_data()))
+            response.set_data(re.sub(rb'"@odata.etag":"[^,]*",', lambda _: told, response.get_data()))
         return response(environ, start_response)
 
     with batching(bare, emulator, tmp_path) as app:

@@ -80,7 +80,16 @@ ODD: dict[str, list[str]] = {
     "_parentid_value": [f'"{KEY}"', "7"],
     "@odata.context": ['"$metadata#deals/$deletedEntity"', '"$metadata#deals/$entity"', "null", "7"],
     "id": [f'"{KEY}"', f'"{KEY.upper()}"', '"x"'],
-    "@odata.etag": ["null", '"W/1"'],
+    "@odata.etag": [
+        "null",
+        '"W/1"',
+        '"*"',
+        '"W/\\"é\\""',
+        '"\\"a\\""',
+        '"W/\\"1\\"\\r\\nX: y"',
+        '"W/\\"\\u0000\\""',
+        "7",
+    ],
 }
 
 
@@ -121,6 +130,12 @@ def test_both_ways_say_the_same(rows: list[dict[str, str]]) -> None:
 def test_every_spelling_among_usual_neighbours(name: str, spelled: str) -> None:
     page = body({}, {name: spelled}, {})
     assert outcome(DECODER.read, page) == outcome(DECODER.read_row_by_row, page)
+
+
+def test_an_etag_that_cannot_be_sent_back_is_none_its_row_is_kept() -> None:
+    odd = body(*({"@odata.etag": one} for one in ODD["@odata.etag"]), {})
+    for read in (DECODER.read, DECODER.read_row_by_row):
+        assert [row[-1] for row in read(odd).rows] == [None, None, None, None, '"a"', None, None, None, 'W/"7"']
 
 
 def test_a_usual_page_is_taken_the_fast_way_and_is_exact() -> None:

@@ -14,7 +14,7 @@ from d365sync.core.goals.goal import SLOT_BY_COLUMN, VALUE_COLUMNS, DataType, Go
 from d365sync.core.goals.rollup import GoalTotals
 from d365sync.core.goals.writes import PERCENTAGE, STAMP, ColumnChange, GoalWrite, Skip, differing, no_etag
 from d365sync.core.schema import Column, ColumnType, DateBehavior, Table
-from d365sync.core.values import MONEY_SCALE
+from d365sync.core.values import MONEY_SCALE, is_etag
 
 OwnColumns: TypeAlias = Mapping[str, str]
 """Which of our numbers goes into which column: ``{"actualmoney": "new_actual"}``."""
@@ -58,7 +58,7 @@ def plan_columns(
     )
     if not changes:
         return None
-    if not goal.etag:
+    if not is_etag(goal.etag):
         return no_etag(goal)
     return GoalWrite(goal.id, goal.title, goal.etag, changes, after, None, columns.get(STAMP, ""))
 

@@ -21,6 +21,7 @@ from d365sync.core.goals.writes import (
     left_alone,
     no_etag,
 )
+from d365sync.core.values import is_etag
 
 Columns = Mapping[str, Number | None]
 
@@ -79,7 +80,7 @@ def _step(written: WrittenGoal, goal: Goal | None, kind: _Override | _OwnColumns
         return left_alone(goal, SkipReason.CLOSED, "is closed; Dataverse keeps it read-only")
     if not as_left:
         return left_alone(goal, SkipReason.CONFLICT, "was changed since by somebody else; left as it is")
-    return kind.write(goal, written.before) if goal.etag else no_etag(goal)
+    return kind.write(goal, written.before) if is_etag(goal.etag) else no_etag(goal)
 
 
 @dataclass(frozen=True, slots=True)

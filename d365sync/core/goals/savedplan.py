@@ -14,7 +14,7 @@ from typing import Any
 from d365sync.core.goals.goal import VALUE_COLUMNS, Goal, Number
 from d365sync.core.goals.modes import COLUMNS, OVERRIDE, RECALCULATE
 from d365sync.core.goals.writes import PERCENTAGE, ColumnChange, GoalWrite, WritePlan
-from d365sync.core.values import parse_guid
+from d365sync.core.values import is_etag, parse_guid
 from d365sync.errors import UsageError
 
 HINT = "make it with `d365sync plan --output FILE`"
@@ -101,7 +101,7 @@ def _plan(document: Any) -> SavedPlan:
 
 def _goal(entry: Any, mode: str) -> SavedGoal:
     etag = entry["etag"]
-    if not isinstance(etag, str) or not etag.startswith(('W/"', '"')):
+    if not isinstance(etag, str) or not is_etag(etag):
         raise ValueError(f"the etag {etag!r} is none")
     changes = tuple(_change(change, mode) for change in entry["changes"])
     return SavedGoal(parse_guid(entry["goal"]), str(entry["title"]), etag, changes)

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from d365sync.core.goals.goal import VALUE_COLUMNS, Goal, GoalBook, Number
 from d365sync.core.goals.rollup import GoalTotals, Rollup
 from d365sync.core.problems import Severity
+from d365sync.core.values import is_etag
 
 PERCENTAGE = "percentage"
 STAMP = "lastrolledupdate"
@@ -198,7 +199,7 @@ def plan_goal(
 ) -> GoalWrite | Skip | None:
     """Return the write that makes a goal's columns ours; None when they are already. ``kept``: :func:`plan_writes`.
 
-    A goal without an etag is not written: nothing would keep a later edit from being overwritten.
+    A goal without an etag that can be sent back is not written: a later edit could be overwritten.
     """
     ours = {**totals.totals, PERCENTAGE: totals.percentage}
     native = {**goal.native, PERCENTAGE: goal.percentage}
@@ -208,7 +209,7 @@ def plan_goal(
     )
     if not changes:
         return None
-    if not goal.etag:
+    if not is_etag(goal.etag):
         return no_etag(goal)
     return GoalWrite(goal.id, goal.title, goal.etag, changes, dict(totals.totals))
 
@@ -220,7 +221,7 @@ def left_alone(goal: Goal, reason: SkipReason, tail: str) -> Skip:
 
 def no_etag(goal: Goal) -> Skip:
     """Return the goal as left alone."""
-    return left_alone(goal, SkipReason.PROBLEM, "came without an etag; left as it is")
+    return left_alone(goal, SkipReason.PROBLEM, "came without an etag that can be sent back; left as it is")
 
 
 def differing(
