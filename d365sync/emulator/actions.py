@@ -16,6 +16,7 @@ from d365sync.core.values import parse_guid
 from d365sync.emulator.bulkdelete import bulk_delete
 from d365sync.emulator.calls import Call, empty_response
 from d365sync.emulator.facts import TableFacts
+from d365sync.emulator.metadata.made import create_tables
 from d365sync.emulator.native import recalculate
 from d365sync.emulator.payload import Changes
 from d365sync.emulator.refuse import BAD_STATUS, Refusal, invalid, missing_row, no_segment, not_implemented
@@ -24,13 +25,11 @@ from d365sync.emulator.teams import add_members, remove_members
 from d365sync.emulator.wire import WireError, read_value
 
 WON, LOST = 1, 2
-CLOSING = {"WinOpportunity": WON, "LoseOpportunity": LOST}
 ELSEWHERE = (
     "CloseIncident", "CloseQuote", "GrantAccess", "Merge", "ModifyAccess", "PublishAllXml", "PublishXml",
     "RevokeAccess", "WinQuote",
 )  # fmt: skip
 """Actions that are known and not imitated. Source: Web API action reference."""
-JOBS = {"BulkDelete": bulk_delete}
 
 
 def unbound_action(call: Call, name: str) -> Response:
@@ -39,10 +38,8 @@ def unbound_action(call: Call, name: str) -> Response:
     Raises:
         Refusal: there is no such action, or it is not implemented.
     """
-    if name in CLOSING:
-        return _close_opportunity(call, name)
-    if name in JOBS:
-        return JOBS[name](call)
+    if name in ACTIONS:
+        return ACTIONS[name](call)
     if name in ELSEWHERE:
         raise not_implemented(f"the action '{name}'")
     raise no_segment(name)
@@ -70,7 +67,24 @@ BOUND_ACTIONS: Mapping[tuple[str, str], Callable[[Call, str], Response]] = {
 """Every action of a row that is answered, by table and name."""
 
 
-def _close_opportunity(call: Call, name: str) -> Response:
+def _win(call: Call) -> Response:
+    return _close_opportunity(call, WON)
+
+
+def _lose(call: Call) -> Response:
+    return _close_opportunity(call, LOST)
+
+
+ACTIONS: Mapping[str, Callable[[Call], Response]] = {
+    "WinOpportunity": _win,
+    "LoseOpportunity": _lose,
+    "BulkDelete": bulk_delete,
+    "CreateEntities": create_tables,
+}
+"""Every unbound action that is answered, by name."""
+
+
+def _close_opportunity(call: Call, state: int) -> Response:
     facts = call.store.catalogue.tables["opportunity"]
     call.need("Write", facts)
     body = call.body()
@@ -84,7 +98,7 @@ def _close_opportunity(call: Call, name: str) -> Response:
     call.need_row("Write", facts, row)
     if row.get("statecode") != 0:
         raise Refusal(400, BAD_STATUS, "The opportunity has already been closed.")
-    changes = _closing_changes(call, facts, close, CLOSING[name])
+    changes = _closing_changes(call, facts, close, state)
     status = body.get("Status", -1)
     if not isinstance(status, int):
         raise invalid("Status must be a whole number; -1 is the default status.")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from werkzeug.wrappers import Response
 
-from d365sync.emulator.actions import unbound_action
+from d365sync.emulator.actions import ACTIONS, unbound_action
 from d365sync.emulator.batch import answer_batch
 from d365sync.emulator.bulk import BULK, ELASTIC_ONLY, bulk_message
 from d365sync.emulator.calls import Call, json_response
@@ -19,7 +19,7 @@ from d365sync.emulator.functions import FUNCTIONS, UNDONE_FUNCTIONS, call_functi
 from d365sync.emulator.keys import read_key
 from d365sync.emulator.metadata.csdl import metadata_document
 from d365sync.emulator.metadata.keys import create_key, delete_key
-from d365sync.emulator.metadata.made import create_column, create_table, create_tables, delete_column, delete_table
+from d365sync.emulator.metadata.made import create_column, create_table, delete_column, delete_table
 from d365sync.emulator.metadata.reads import definition_of, read_definitions, read_relationships
 from d365sync.emulator.reads import count_collection, read_collection, read_row
 from d365sync.emulator.refuse import NAMESPACE, Refusal, bad_uri, no_segment, not_implemented
@@ -78,7 +78,7 @@ def _named(call: Call, name: str, key: str | None, rest: list[Segment]) -> Respo
     plain: Mapping[str, tuple[str, Callable[[], Response]]] = {
         "$batch": ("POST", lambda: answer_batch(call, route)),
         "$metadata": ("GET", lambda: _metadata(call)),
-        "CreateEntities": ("POST", lambda: create_tables(call)),
+        **{one: ("POST", lambda: unbound_action(call, name)) for one in ACTIONS},
     }
     return _answer(call, dict([plain[name]])) if name in plain and key is None else None
 

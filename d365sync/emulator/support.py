@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from d365sync.core.fetchxml.operators import OPERATORS as FETCH_OPERATORS
-from d365sync.emulator.actions import BOUND_ACTIONS, CLOSING, ELSEWHERE, JOBS
+from d365sync.emulator.actions import ACTIONS, BOUND_ACTIONS, ELSEWHERE
 from d365sync.emulator.bulk import BULK, ELASTIC_ONLY
 from d365sync.emulator.calls import empty_response, finish
 from d365sync.emulator.choices import LIMITS as SETTABLE_LIMITS
@@ -120,7 +120,7 @@ def _operations() -> list[str]:
         "## Functions and actions\n",
         f"- Functions: {_code(FUNCTIONS)}.",
         f"- Functions of a row: {_code(f'{table}: {name}' for table, name in BOUND_FUNCTIONS)}.",
-        f"- Actions: {_code([*CLOSING, *JOBS, 'CreateEntities', '$batch'])}.",
+        f"- Actions: {_code([*ACTIONS, '$batch'])}.",
         f"- Actions of a row: {_code(f'{table}: {name}' for table, name in BOUND_ACTIONS)}.",
         _bullet(
             "Not implemented:", _code([*UNDONE_FUNCTIONS, *ELSEWHERE]) + ", any other function or action of rows.\n"

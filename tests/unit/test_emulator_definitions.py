@@ -8,8 +8,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from d365sync.emulator.actions import ACTIONS, BOUND_ACTIONS
+from d365sync.emulator.bulk import BULK
+from d365sync.emulator.functions import BOUND_FUNCTIONS, FUNCTIONS
 from d365sync.emulator.state import load_state, save_state
-from tests.unit.emulating import Org, code
+from tests.unit.emulating import ANN, Org, code
 
 EDM = "{http://docs.oasis-open.org/odata/ns/edm}"
 CRM = "Microsoft.Dynamics.CRM"
@@ -30,7 +33,7 @@ def _names(schema: ET.Element, tag: str) -> list[str]:
 
 
 def test_every_type_that_is_named_is_there(schema: ET.Element) -> None:
-    defined = {*_names(schema, "EntityType"), *_names(schema, "ComplexType")}
+    defined = {name for tag in ("EntityType", "ComplexType", "EnumType") for name in _names(schema, tag)}
     assert len(_names(schema, "EntityType")) == len(set(_names(schema, "EntityType")))
     for one in schema.iter():
         for attribute in ("Type", "BaseType", "EntityType"):
@@ -86,10 +89,51 @@ def test_the_service_document_lists_the_same_entity_sets(schema: ET.Element) -> 
 
 def test_the_functions_and_actions_that_are_told_are_served(schema: ET.Element) -> None:
     org = Org()
-    for one in schema.findall(f"{EDM}Function"):
+    for one in schema.findall(f"{EDM}EntityContainer/{EDM}FunctionImport"):
         assert org.call("GET", f"{one.get('Name')}()").status_code in (200, 400)
     for one in schema.findall(f"{EDM}EntityContainer/{EDM}ActionImport"):
         assert org.post(str(one.get("Name")), {}).status_code == 400
+        assert code(org.call("GET", str(one.get("Name")))) == (405, "0x80060888")
+
+
+def test_every_operation_that_is_served_is_told(schema: ET.Element) -> None:
+    told: dict[tuple[str, str | None], set[str]] = {}
+    for kind in ("Function", "Action"):
+        for one in schema.findall(f"{EDM}{kind}"):
+            first = one.find(f"{EDM}Parameter") if one.get("IsBound") else None
+            bound = None if first is None else str(first.get("Type")).removeprefix("mscrm.")
+            told.setdefault((kind, bound), set()).add(str(one.get("Name")))
+    assert told[("Function", None)] == FUNCTIONS.keys()
+    assert told[("Action", None)] == ACTIONS.keys()
+    assert told[("Action", "Collection(mscrm.crmbaseentity)")] == BULK.keys()
+    bound = {(table, name) for (_, table), names in told.items() for name in names if table and "(" not in table}
+    assert bound == {*BOUND_FUNCTIONS, *BOUND_ACTIONS}
+    imported = {one.get("Name") for one in schema.findall(f"{EDM}EntityContainer/*") if one.tag.endswith("Import")}
+    assert imported == {*FUNCTIONS, *ACTIONS}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "WhoAmI",
+        "RetrieveVersion",
+        "RetrieveCurrentOrganization(AccessType=Microsoft.Dynamics.CRM.EndpointAccessType'Default')",
+        'RetrieveTotalRecordCount(EntityNames=["goal"])',
+        f"systemusers({ANN})/{CRM}.RetrieveUserPrivileges",
+    ],
+)
+def test_what_functions_answer_has_the_properties_that_are_told(schema: ET.Element, path: str) -> None:
+    types = {one.get("Name"): one for one in schema.findall(f"{EDM}ComplexType")}
+
+    def check(document: dict[str, Any], kind: str) -> None:
+        told = {str(one.get("Name")): str(one.get("Type")) for one in types[kind]}
+        assert document.keys() - {"@odata.context"} == told.keys()
+        for name, value in document.items():
+            if isinstance(value, dict):
+                check(value, told[name].removeprefix("mscrm."))
+
+    document = Org().get(path)
+    check(document, document["@odata.context"].rpartition(".")[2])
 
 
 def test_relationships_are_found_by_name_id_and_condition() -> None:

@@ -10,10 +10,12 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from d365sync.core.schema import Column, ColumnType
 from d365sync.emulator.facts import Catalogue, TableFacts
+from d365sync.emulator.metadata.operations import COMPLEX, ENUMS, Operation, served_operations
 from d365sync.emulator.odata.literals import edm_type
 
 NAMESPACE = "Microsoft.Dynamics.CRM"
@@ -24,30 +26,6 @@ TRACKING = "Org.OData.Capabilities.V1.ChangeTracking"
 BASE = "crmbaseentity"
 PRINCIPAL = "principal"
 _BASE_TYPE = f"{ALIAS}.{BASE}"
-_FUNCTIONS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "WhoAmI": ({}, {"BusinessUnitId": "Edm.Guid", "UserId": "Edm.Guid", "OrganizationId": "Edm.Guid"}),
-    "RetrieveVersion": ({}, {"Version": "Edm.String"}),
-    "RetrieveTotalRecordCount": (
-        {"EntityNames": "Collection(Edm.String)"},
-        {"EntityRecordCountCollection": f"{ALIAS}.EntityRecordCountCollection"},
-    ),
-}
-_COMPLEX = {
-    "EntityRecordCountCollection": {
-        "Count": "Edm.Int32",
-        "IsReadOnly": "Edm.Boolean",
-        "Keys": "Collection(Edm.String)",
-        "Values": "Collection(Edm.Int64)",
-    },
-    "CreateMultipleResponse": {"Ids": "Collection(Edm.Guid)"},
-}
-_ACTIONS: dict[str, dict[str, str]] = {
-    "WinOpportunity": {"Status": "Edm.Int32", "OpportunityClose": _BASE_TYPE},
-    "LoseOpportunity": {"Status": "Edm.Int32", "OpportunityClose": _BASE_TYPE},
-}
-_BOUND_ACTIONS = {"Recalculate": "goal"}
-_BULK_ACTIONS = {"CreateMultiple": "CreateMultipleResponse", "UpdateMultiple": None, "UpsertMultiple": None}
-"""What the actions bound to every collection return."""
 
 
 def metadata_document(catalogue: Catalogue, *, annotated: bool) -> bytes:
@@ -63,11 +41,12 @@ def metadata_document(catalogue: Catalogue, *, annotated: bool) -> bytes:
     _add(principal, "Property", Name="ownerid", Type="Edm.Guid", Nullable="false")
     for facts in catalogue.tables.values():
         _entity_type(schema, facts, catalogue)
-    _operations(schema, catalogue)
+    operations = served_operations(catalogue.tables)
+    _operations(schema, operations)
     container = _add(schema, "EntityContainer", Name="System")
     for facts in catalogue.tables.values():
         _entity_set(container, facts, catalogue, annotated=annotated)
-    _imports(container)
+    _imports(container, operations)
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
@@ -120,38 +99,32 @@ def _single(
         _add(found, "ReferentialConstraint", Property=own, ReferencedProperty=key)
 
 
-def _operations(schema: ET.Element, catalogue: Catalogue) -> None:
-    for name, properties in _COMPLEX.items():
+def _operations(schema: ET.Element, operations: Sequence[Operation]) -> None:
+    for name, members in ENUMS.items():
+        enum = _add(schema, "EnumType", Name=name)
+        for value, member in enumerate(members):
+            _add(enum, "Member", Name=member, Value=str(value))
+    for name, properties in COMPLEX.items():
         _complex(schema, name, properties)
-    for name, (parameters, answer) in _FUNCTIONS.items():
-        _complex(schema, f"{name}Response", answer)
-        function = _add(schema, "Function", Name=name)
-        for parameter, kind in parameters.items():
-            _add(function, "Parameter", Name=parameter, Type=kind, Nullable="false")
-        _add(function, "ReturnType", Type=f"{ALIAS}.{name}Response", Nullable="false")
-    for name, parameters in _ACTIONS.items():
-        action = _add(schema, "Action", Name=name)
-        for parameter, kind in parameters.items():
-            _add(action, "Parameter", Name=parameter, Type=kind, Nullable="false")
-    for name, table in _BOUND_ACTIONS.items():
-        if table in catalogue.tables:
-            action = _add(schema, "Action", Name=name, IsBound="true")
-            _add(action, "Parameter", Name="entity", Type=f"{ALIAS}.{table}", Nullable="false")
-    for name, returned in _BULK_ACTIONS.items():
-        _bulk_action(schema, name, returned)
+    for one in operations:
+        _operation(schema, one)
 
 
-def _bulk_action(schema: ET.Element, name: str, answer: str | None) -> None:
-    """Source: CreateMultiple, UpdateMultiple and UpsertMultiple actions (bound to a collection of any table)."""
-    action = _add(schema, "Action", Name=name, IsBound="true")
-    for parameter in ("entityset", "Targets"):
-        _add(action, "Parameter", Name=parameter, Type=f"Collection({_BASE_TYPE})", Nullable="false")
-    if answer is not None:
-        _add(action, "ReturnType", Type=f"{ALIAS}.{answer}", Nullable="false")
+def _operation(schema: ET.Element, one: Operation) -> None:
+    """Add an operation, and the type of its answer. Source: Use Web API functions; Use Web API actions."""
+    answer = f"{one.name}Response"
+    if one.signature.answer:
+        _complex(schema, answer, one.signature.answer)
+    element = _add(schema, one.kind, Name=one.name, **({"IsBound": "true"} if one.parameter else {}))
+    for name, kind in (*([one.parameter] if one.parameter else ()), *one.signature.parameters.items()):
+        needed = {} if name in one.signature.optional else {"Nullable": "false"}
+        _add(element, "Parameter", Name=name, Type=kind, **needed)
+    if one.signature.answer:
+        _add(element, "ReturnType", Type=f"{ALIAS}.{answer}", Nullable="false")
 
 
-def _complex(schema: ET.Element, name: str, properties: dict[str, str]) -> None:
-    element = _add(schema, "ComplexType", Name=name)
+def _complex(schema: ET.Element, name: str, properties: Mapping[str, str]) -> None:
+    element = _add(schema, "ComplexType", Name=name, **({} if properties else {"OpenType": "true"}))
     for one, kind in properties.items():
         _add(element, "Property", Name=one, Type=kind)
 
@@ -171,8 +144,7 @@ def _entity_set(container: ET.Element, facts: TableFacts, catalogue: Catalogue, 
         _add(record, "PropertyValue", Property="Supported", Bool=str(facts.table.change_tracking).lower())
 
 
-def _imports(container: ET.Element) -> None:
-    for name in _FUNCTIONS:
-        _add(container, "FunctionImport", Name=name, Function=f"{NAMESPACE}.{name}")
-    for name in _ACTIONS:
-        _add(container, "ActionImport", Name=name, Action=f"{NAMESPACE}.{name}")
+def _imports(container: ET.Element, operations: Sequence[Operation]) -> None:
+    for one in operations:
+        if one.parameter is None:
+            _add(container, f"{one.kind}Import", Name=one.name, **{one.kind: f"{NAMESPACE}.{one.name}"})
