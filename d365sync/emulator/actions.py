@@ -19,6 +19,7 @@ from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.metadata.made import create_tables
 from d365sync.emulator.native import recalculate
 from d365sync.emulator.payload import Changes
+from d365sync.emulator.references import referenced
 from d365sync.emulator.refuse import BAD_STATUS, Refusal, invalid, missing_row, no_segment, not_implemented
 from d365sync.emulator.rows import update
 from d365sync.emulator.teams import add_members, remove_members
@@ -91,7 +92,7 @@ def _close_opportunity(call: Call, state: int) -> Response:
     close = body.get("OpportunityClose")
     if not isinstance(close, dict):
         raise invalid("Required field 'OpportunityClose' is missing")
-    row_id = _opportunity(close)
+    row_id = _opportunity(call, close)
     row = call.store.get(facts.name, row_id)
     if row is None:
         raise missing_row(facts.name, row_id)
@@ -108,14 +109,15 @@ def _close_opportunity(call: Call, state: int) -> Response:
     return empty_response(204)
 
 
-def _opportunity(close: dict[str, Any]) -> str:
-    reference = close.get("opportunityid@odata.bind")
-    inline = close.get("opportunityid")
-    text = inline.get("opportunityid") if isinstance(inline, dict) else None
-    if isinstance(reference, str):
-        text = reference.rpartition("(")[2].rstrip(")")
+def _opportunity(call: Call, close: dict[str, Any]) -> str:
+    """Return the id of the opportunity a close activity names, by its address or by itself."""
+    address, inline = close.get("opportunityid@odata.bind"), close.get("opportunityid")
+    if address is not None:
+        key = referenced(address, call.store, call.root)
+        if key is not None and key.facts.name == "opportunity":
+            return str(key.row(call.store)["opportunityid"])
     try:
-        return parse_guid(str(text))
+        return parse_guid(str(inline.get("opportunityid") if isinstance(inline, dict) else None))
     except ValueError:
         raise invalid("OpportunityClose must name its opportunity: opportunityid@odata.bind.") from None
 

@@ -96,7 +96,7 @@ BULK = {"CreateMultiple": _create_multiple, "UpdateMultiple": _update_multiple, 
 
 
 def _create(call: Call, facts: TableFacts, target: Target, given: Mapping[str, Any]) -> str:
-    changes = {**given, **parse_payload(target, facts, call.store, creating=True)}
+    changes = {**given, **parse_payload(target, facts, call.store, call.root, creating=True)}
     row_id = changes.get(facts.key)
     if row_id is not None and call.store.get(facts.name, row_id) is not None:
         raise _duplicate()
@@ -139,7 +139,7 @@ def _targets(call: Call, facts: TableFacts, name: str) -> Sequence[Target]:
 def _key(call: Call, facts: TableFacts, target: Target) -> RowKey | None:
     """Return the row a target names by its address or its id, None when it names none."""
     if ID in target:
-        key = referenced(target[ID], call.store)
+        key = referenced(target[ID], call.store, call.root)
         if key is None or key.facts.name != facts.name:
             shown = f"'{ID}' {str(target[ID])[:200]!r} is not the address of a row of this table."
             raise bad_payload(facts.table.entity_set_name, shown)

@@ -169,10 +169,10 @@ def open_call(
     Raises:
         Refusal: it is none of this service, or made for a user who may not be impersonated.
     """
-    path = _SERVICE.fullmatch(request.path)
-    if path is None:
+    found = service_path(request.path)
+    if found is None:
         raise no_segment(request.path[:200])
-    root = request.path[: path.start(1)] if path[1] else request.path.rstrip("/") + "/"
+    root, path = found
     headers = request.headers
     caller = caller_of(
         store,
@@ -191,7 +191,18 @@ def open_call(
         access=access_of(store, caller),
         references=references or {},
     )
-    return call, path[1] or ""
+    return call, path
+
+
+def service_path(path: str) -> tuple[str, str] | None:
+    """Return the service root's path, with its closing slash, and what stands below it; None when it is no service's.
+
+    An organization may have a path of its own before ``/api/data``. Source: on-premises addresses.
+    """
+    match = _SERVICE.fullmatch(path)
+    if match is None:
+        return None
+    return (path[: match.start(1)], match[1]) if match[1] else (path.rstrip("/") + "/", "")
 
 
 def row_address(call: Call, path: str, response: Response) -> str:

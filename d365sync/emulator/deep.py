@@ -65,12 +65,12 @@ def add_member(call: Call, facts: TableFacts, row: Row, name: str, address: Any)
     other = member.facts
     found = member.row(call.store)
     call.need_row("Write", other, found)
-    changes = parse_payload(_lookup_to(call, facts, row, name), other, call.store, creating=False)
+    changes = parse_payload(_lookup_to(call, facts, row, name), other, call.store, call.root, creating=False)
     update(call.store, other, str(found[other.key]), changes, call.user_id, real_id=call.real_id)
 
 
 def _member(call: Call, facts: TableFacts, name: str, address: Any) -> RowKey:
-    member = referenced(address, call.store)
+    member = referenced(address, call.store, call.root)
     if member is None or member.facts.name != facts.collections[name][0]:
         shown = f"{str(address)[:200]!r} is not the address of a row of '{name}'."
         raise bad_payload(facts.table.entity_set_name, shown)
@@ -90,7 +90,7 @@ def _lookup_to(call: Call, facts: TableFacts, row: Row, name: str) -> dict[str, 
 
 
 def _changes(call: Call, facts: TableFacts, body: Mapping[str, Any], key: RowKey | None) -> Changes:
-    changes = parse_payload(body, facts, call.store, creating=True)
+    changes = parse_payload(body, facts, call.store, call.root, creating=True)
     if key is None:
         return changes
     if key.values:

@@ -44,9 +44,9 @@ from typing import Any, Literal
 
 from werkzeug.wrappers import Request
 
+from d365sync.emulator.calls import service_path
 from d365sync.errors import UsageError
 
-ROOT = "/api/data/"
 KINDS: Mapping[str, type | tuple[type, ...]] = {
     "status": int,
     "body": str,
@@ -148,7 +148,7 @@ class Fault:
         if method and not fnmatch.fnmatchcase(request.method, method.strip()):
             return False
         query = f"?{request.query_string.decode('latin-1')}" if request.query_string else ""
-        below = request.path.removeprefix(ROOT).partition("/")[2] if request.path.startswith(ROOT) else request.path
+        _, below = service_path(request.path) or ("", request.path)
         spellings = [spelling + tail for spelling in (request.path, below, f"/{below}") for tail in ("", query)]
         spellings.append(below.partition("(")[0].partition("/")[0])
         if not any(fnmatch.fnmatchcase(spelling, pattern) for spelling in spellings):

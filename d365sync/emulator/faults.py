@@ -17,7 +17,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from werkzeug.wrappers import Request, Response
 
 from d365sync.emulator.app import EXPIRE_TOKEN
-from d365sync.emulator.calls import PART_FAULT, finish, refusal_response
+from d365sync.emulator.calls import PART_FAULT, finish, refusal_response, service_path
 from d365sync.emulator.faultfile import Fault, read_faults
 from d365sync.emulator.protection import TOO_LONG, TOO_MANY, TOO_MANY_AT_ONCE, limit_message
 from d365sync.emulator.refuse import EXPIRED_STAMP, PRIVILEGE, Refusal
@@ -38,6 +38,8 @@ MESSAGES = {
     EXPIRED_STAMP: STALE_STAMP,
 }
 """Source: Service protection API limits; web service error codes."""
+ROOT = "/api/data/v9.2/"
+"""Where a fault that strikes the sign-in makes its other request."""
 VERBS = {"GET": "Read", "POST": "Create", "PATCH": "Write", "DELETE": "Delete"}
 
 
@@ -115,11 +117,11 @@ class FaultyApp:
             RuntimeError: it is refused; the faults file is not right for this organization.
         """
         method, _, path = fault.meanwhile.partition(" ")
-        root = request.path[: request.path.find("/", len("/api/data/"))]
+        root, _ = service_path(request.path) or (ROOT, "")
         builder = EnvironBuilder(
             method=method,
             base_url=request.host_url,
-            path=f"{root}/{path}",
+            path=root + path,
             headers=[("Authorization", request.headers.get("Authorization", ""))],
             data=encode_json(dict(fault.json)) if fault.json else None,
             content_type="application/json" if fault.json else None,

@@ -28,8 +28,10 @@ def type_name(raw: object) -> str:
     return str(raw).removeprefix("#").removeprefix(NAMESPACE)
 
 
-def parse_payload(body: Mapping[str, Any], facts: TableFacts, store: Store, *, creating: bool) -> Changes:
+def parse_payload(body: Mapping[str, Any], facts: TableFacts, store: Store, root: str, *, creating: bool) -> Changes:
     """Return the columns a body sets, null ones as None; a polymorphic lookup brings its table.
+
+    ``root`` is that of the service, which absolute addresses must begin with.
 
     Raises:
         Refusal: a property is unknown, read-only, of the wrong type, or a reference leads nowhere.
@@ -37,7 +39,7 @@ def parse_payload(body: Mapping[str, Any], facts: TableFacts, store: Store, *, c
     changes: Changes = {}
     for name, raw in body.items():
         if name.endswith(BIND):
-            changes.update(_bound(name.removesuffix(BIND), raw, facts, store, creating=creating))
+            changes.update(_bound(name.removesuffix(BIND), raw, facts, store, root, creating=creating))
         elif "@" in name:
             continue
         elif name in facts.properties:
@@ -77,7 +79,7 @@ def _navigation(name: str, raw: Any, facts: TableFacts, *, creating: bool) -> Ch
     return _lookup(column, None, None)
 
 
-def _bound(name: str, raw: Any, facts: TableFacts, store: Store, *, creating: bool) -> Changes:
+def _bound(name: str, raw: Any, facts: TableFacts, store: Store, root: str, *, creating: bool) -> Changes:
     if name in facts.collections:
         raise not_implemented(f"binding of the collection '{name}'")
     if name not in facts.navigation:
@@ -92,7 +94,7 @@ def _bound(name: str, raw: Any, facts: TableFacts, store: Store, *, creating: bo
     _check_writable(name, column, facts, creating=creating)
     if raw is None:
         return _lookup(column, None, None)
-    target = _reference(raw, targets, name, facts, store)
+    target = _reference(raw, targets, name, facts, store, root)
     return _lookup(column, str(target.row(store)[target.facts.key]), target.facts.name)
 
 
@@ -101,10 +103,10 @@ def _lookup(column: ColumnFacts, row_id: str | None, table: str | None) -> Chang
     return {column.name: row_id, **kind}
 
 
-def _reference(raw: Any, targets: tuple[str, ...], name: str, facts: TableFacts, store: Store) -> RowKey:
+def _reference(raw: Any, targets: tuple[str, ...], name: str, facts: TableFacts, store: Store, root: str) -> RowKey:
     if isinstance(raw, str) and raw.startswith("$"):
         raise not_implemented("a Content-ID reference outside a change set")
-    target = referenced(raw, store)
+    target = referenced(raw, store, root)
     if target is None:
         raise bad_payload(_set(facts), f"the reference {str(raw)[:200]!r} of '{name}' is not the address of a row.")
     if target.facts.name not in targets:

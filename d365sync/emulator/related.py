@@ -113,7 +113,7 @@ def remove_reference(call: Call, key: RowKey, name: str, member: str | None) -> 
 
 
 def _asked(call: Call) -> RowKey | None:
-    return referenced(call.arguments.get("$id"), call.store)
+    return referenced(call.arguments.get("$id"), call.store, call.root)
 
 
 def _readable(call: Call, key: RowKey) -> Row:

@@ -64,7 +64,7 @@ def change_row(call: Call, key: RowKey, body: Mapping[str, Any]) -> None:
         Refusal: the body is not right, or a rule is broken.
     """
     facts = key.facts
-    changes = parse_payload(body, facts, call.store, creating=False)
+    changes = parse_payload(body, facts, call.store, call.root, creating=False)
     kept = {name: value for name, value in changes.items() if name not in key.values}
     row_id = str(key.row(call.store)[facts.key])
     update(call.store, facts, row_id, kept, call.user_id, real_id=call.real_id)

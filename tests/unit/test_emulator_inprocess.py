@@ -10,7 +10,7 @@ import requests
 
 from d365sync.emulator.faults import Fault, FaultyApp
 from d365sync.emulator.inprocess import mounted_session
-from tests.unit.emulating import ANNS, COMPANY, DESKS, ROOT, Org, code, made_id
+from tests.unit.emulating import ANNS, COMPANY, DESKS, ORIGIN, ROOT, Org, code, made_id
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -39,6 +39,16 @@ def test_a_broken_connection_is_one_to_the_session_too(fault: Fault) -> None:
     with pytest.raises(requests.RequestException):
         session.get(ROOT + "goals")
     assert session.get(ROOT + "metrics").status_code == 200
+
+
+@pytest.mark.parametrize("root", [ROOT, f"{ORIGIN}/contoso/api/data/v9.1/"])
+def test_somebody_else_acts_below_the_same_root(root: str) -> None:
+    org = Org()
+    fault = Fault("PATCH goals(*", nth=(1,), meanwhile=f"PATCH {ANNS}", json={"title": "Renamed"})
+    session = mounted_session(FaultyApp(org.emulator.app, [fault]))
+    session.headers.update(org.session.headers)
+    assert session.patch(root + COMPANY, json={"title": "Mine"}).status_code == 204
+    assert [org.get(path)["title"] for path in (COMPANY, ANNS)] == ["Mine", "Renamed"]
 
 
 def test_recalculate_rolls_up_the_whole_tree() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -129,7 +130,7 @@ def test_the_status_of_refused_keys_is_a_setting(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["/{}", "{}", "/api/data/v9.2/{}", ROOT + "{}", "https://emulator.test/x/api/data/v9.1/{}"]
+    "form", ["/{}", "{}", "/api/data/v9.2/{}", ROOT + "{}", "HTTPS://Emulator.test/api/data/v9.2/{}"]
 )
 @pytest.mark.parametrize("key", ["accountnumber='A''1'", "accountnumber='a%27%271'"])
 def test_lookups_are_bound_by_key(org: Org, form: str, key: str) -> None:
@@ -139,6 +140,47 @@ def test_lookups_are_bound_by_key(org: Org, form: str, key: str) -> None:
         "accounts?$select=name&$expand=parentaccountid($select=name)", body, {"Prefer": "return=representation"}
     )
     assert made.json()["parentaccountid"]["name"] == "parent"
+
+
+FOREIGN = [
+    "https://other.test/api/data/v9.2/",
+    "https://emulator.test.evil.test/api/data/v9.2/",
+    "https://emulator.test@evil.test/api/data/v9.2/",
+    "https://emulator.test:8443/api/data/v9.2/",
+    "http://emulator.test/api/data/v9.2/",
+    "https://emulator.test/other/api/data/v9.2/",
+    "https://emulator.test/api/data/v9.1/",
+    "https://emulator.test/",
+    "https://emulator.test",
+    "/other/api/data/v9.2/",
+    "/api/data/v9.1/",
+]
+
+
+@pytest.mark.parametrize("root", FOREIGN)
+def test_an_address_of_another_service_is_refused(org: Org, root: str) -> None:
+    org.patch(NUMBERED, {"name": "parent"})
+    address = root + NUMBERED
+    goal = {"@odata.id": address, "@odata.type": "Microsoft.Dynamics.CRM.account"}
+    for response in (
+        org.post("accounts", {"parentaccountid@odata.bind": address}),
+        org.post("accounts", {"account_parent_account@odata.bind": [address]}),
+        org.post("accounts/Microsoft.Dynamics.CRM.UpsertMultiple", {"Targets": [goal]}),
+        org.call("PUT", f"{NUMBERED}/parentaccountid/$ref", {"@odata.id": address, "@odata.context": "x"}),
+        org.call("DELETE", f"{NUMBERED}/account_parent_account/$ref?$id={quote(address)}"),
+        org.post("WinOpportunity", {"Status": -1, "OpportunityClose": {"opportunityid@odata.bind": address}}),
+    ):
+        assert code(response) == (400, "0x80060888"), response.text
+        assert f"is not based on '{ROOT}'" in response.json()["error"]["message"]
+
+
+def test_a_service_below_a_path_has_addresses_below_that_path(org: Org) -> None:
+    org.patch(NUMBERED, {"name": "parent"})
+    root = "https://emulator.test/contoso/api/data/v9.1/"
+    for address in (root + NUMBERED, f"/contoso/api/data/v9.1/{NUMBERED}", NUMBERED):
+        body = {"name": "child", "parentaccountid@odata.bind": address}
+        assert org.post(f"{root}accounts", body).status_code == 204
+    assert code(org.post(f"{root}accounts", {"parentaccountid@odata.bind": ROOT + NUMBERED})) == (400, "0x80060888")
 
 
 def test_a_lookup_bound_to_a_key_that_no_row_has_is_not_found(org: Org) -> None:
