@@ -6,12 +6,13 @@ A real environment is named by environment variables, and asked only when ``-m v
   ``D365SYNC_VERIFIED_CLIENT_SECRET``: where it is, and how to sign in; these tests only read
 - ``D365SYNC_VERIFIED_AUTHORITY``: where to sign in, if not at ``https://login.microsoftonline.com/<tenant>``
 - ``D365SYNC_VERIFIED_SANDBOX``: the ``OrganizationId`` of an environment in which tests may also make and remove
-  accounts named "d365sync contract test"; another organization is refused
+  accounts and goals named "d365sync contract test"; another organization is refused
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,15 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import msal
+import pytest
 import requests
 
 from d365sync.emulator import Emulator
+from tests.security import object_id
 from tests.unit.emulating import NOW, SMALL
 
 VARIABLES = tuple(f"D365SYNC_VERIFIED_{name}" for name in ("URL", "TENANT_ID", "CLIENT_ID", "CLIENT_SECRET"))
 AUTHORITY = "D365SYNC_VERIFIED_AUTHORITY"
 SANDBOX = "D365SYNC_VERIFIED_SANDBOX"
 IN_PROCESS = "https://emulator.test"
+GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+NOWHERE = "00000000-0000-4000-8000-00000000dead"
+NAME = "d365sync contract test"
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,27 @@ class Remote:
         address = path if path.startswith("https:") else self.root + path
         return self.session.request(method, address, timeout=60, allow_redirects=False, **options)
 
+    def need_sandbox(self) -> None:
+        """Skip the test unless rows may be made and removed here."""
+        if not self.may_write:
+            pytest.skip("this organization is not the sandbox named by D365SYNC_VERIFIED_SANDBOX")
+
+    def new_goal(self) -> dict[str, Any]:
+        """Return what a goal of our own for January 1999, over a metric of amounts, is made of."""
+        amounts = "statecode eq 0 and isamount eq true and amountdatatype eq 0"
+        metrics = self.get("metrics", select="metricid", filter=amounts, top="1")["value"]
+        if not metrics:
+            pytest.skip("this organization has no metric of amounts of money")
+        return {
+            "title": NAME,
+            "metricid@odata.bind": f"/metrics({metrics[0]['metricid']})",
+            "goalownerid_systemuser@odata.bind": f"/systemusers({self.get('WhoAmI')['UserId']})",
+            "isfiscalperiodgoal": False,
+            "goalstartdate": "1999-01-01T00:00:00Z",
+            "goalenddate": "1999-01-31T00:00:00Z",
+            "targetmoney": 1000,
+        }
+
     def get(self, path: str, *, prefer: str = "", **params: str) -> dict[str, Any]:
         """GET a JSON document."""
         headers = {"Prefer": prefer} if prefer else {}
@@ -57,16 +84,31 @@ class Remote:
         return document
 
 
+def error_of(answer: Any) -> dict[str, str]:
+    """Return the error an answer's body tells."""
+    document = answer.json()["error"]
+    assert isinstance(document["message"], str)
+    return dict(document)
+
+
 def missing(environ: Mapping[str, str] = os.environ) -> str:
     """Say which variables a real environment still needs; empty when none."""
     absent = [name for name in VARIABLES if not environ.get(name)]
     return f"no environment to verify against: {', '.join(absent)} not set" if absent else ""
 
 
+def _emulator() -> Emulator:
+    """The small org, whose users have signed in before, so that they are known by their object ids too."""
+    emulator = Emulator.load(SMALL, now=NOW)
+    for user_id in list(emulator.store.rows("systemuser")):
+        emulator.store.change("systemuser", user_id, {"azureactivedirectoryobjectid": object_id(user_id)})
+    return emulator
+
+
 @contextmanager
 def in_process() -> Iterator[Remote]:
     """The emulator behind a session, without a socket."""
-    emulator = Emulator.load(SMALL, now=NOW)
+    emulator = _emulator()
     with emulator.session() as session:
         known = emulator.credentials
         _sign_in(session, IN_PROCESS, emulator.authority(IN_PROCESS), known.client_id, known.client_secret)
@@ -76,7 +118,7 @@ def in_process() -> Iterator[Remote]:
 @contextmanager
 def over_a_socket() -> Iterator[Remote]:
     """The emulator over TLS."""
-    emulator = Emulator.load(SMALL, now=NOW)
+    emulator = _emulator()
     with emulator.serve() as (origin, ca_bundle), _session(ca_bundle) as session:
         known = emulator.credentials
         _sign_in(session, origin, emulator.authority(origin), known.client_id, known.client_secret)

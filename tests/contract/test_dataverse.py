@@ -2,64 +2,21 @@
 
 Each test says one thing of the Web API that the client depends on, and passes on any organization whatever rows it
 holds. Against a real environment (``pytest -m verified tests/contract``) only those that read are run, unless the
-organization is the named sandbox; see :mod:`tests.contract.remotes`.
+organization is the named sandbox; see :mod:`tests.contract.remotes`. Batches, goals and callers are beside this file.
 """
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from decimal import Decimal
-from typing import Any
 from urllib.parse import quote, unquote
 
 import msgspec
 import pytest
 
-from tests.contract.remotes import Remote, in_process, missing, over_a_socket, verified
+from tests.contract.remotes import GUID, NAME, NOWHERE, Remote, error_of
 
-GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-NOWHERE = "00000000-0000-4000-8000-00000000dead"
-NAME = "d365sync contract test"
 EXACT = msgspec.json.Decoder(float_hook=Decimal)
-
-
-def _when_named() -> AbstractContextManager[Remote]:
-    absent = missing()
-    if absent:
-        pytest.skip(absent)
-    return verified()
-
-
-@pytest.fixture(
-    scope="module",
-    params=[in_process, over_a_socket, pytest.param(_when_named, marks=pytest.mark.verified)],
-    ids=["in-process", "socket", "real"],
-)
-def remote(request: pytest.FixtureRequest) -> Iterator[Remote]:
-    opened: Callable[[], AbstractContextManager[Remote]] = request.param
-    with opened() as found:
-        yield found
-
-
-@pytest.fixture
-def account(remote: Remote) -> Iterator[str]:
-    """An account of our own, removed afterwards; its address."""
-    if not remote.may_write:
-        pytest.skip("this organization is not the sandbox named by D365SYNC_VERIFIED_SANDBOX")
-    address = f"accounts({uuid.uuid4()})"
-    made = remote.call("PATCH", address, json={"name": NAME, "revenue": 0.1}, headers={"If-None-Match": "*"})
-    assert made.status_code == 204, made.text
-    yield address
-    remote.call("DELETE", address)
-
-
-def error_of(answer: Any) -> dict[str, str]:
-    document = answer.json()["error"]
-    assert isinstance(document["message"], str)
-    return dict(document)
 
 
 # -- who asks ------------------------------------------------------------------------------------------------------
@@ -244,6 +201,28 @@ def test_columns_tell_their_types(remote: Remote) -> None:
     types = {one["LogicalName"]: one["AttributeType"] for one in document["value"]}
     expected = {"goalid": "Uniqueidentifier", "title": "String", "actualmoney": "Money", "goalenddate": "DateTime"}
     assert expected.items() <= types.items()
+
+
+@pytest.mark.parametrize("kind", ["Picklist", "State", "Status"])
+def test_choices_tell_their_values_and_labels_when_cast_to_their_type(remote: Remote, kind: str) -> None:
+    cast = f"EntityDefinitions(LogicalName='goal')/Attributes/Microsoft.Dynamics.CRM.{kind}AttributeMetadata"
+    answer = remote.call("GET", f"{cast}?$select=LogicalName&$expand=OptionSet($select=Options)")
+    assert answer.status_code == 200, answer.text
+    columns = {one["LogicalName"]: one["OptionSet"]["Options"] for one in answer.json()["value"]}
+    name, expected = {
+        "Picklist": ("fiscalperiod", {1, 101, 201, 301, 401}),
+        "State": ("statecode", {0, 1}),
+        "Status": ("statuscode", {0, 1, 2}),
+    }[kind]
+    assert expected <= {one["Value"] for one in columns[name]}
+    for one in columns[name]:
+        assert isinstance(one["Label"]["LocalizedLabels"], list)
+        assert kind != "Status" or one["State"] in (0, 1)
+
+
+def test_choices_are_not_told_without_the_cast(remote: Remote) -> None:
+    answer = remote.call("GET", "EntityDefinitions(LogicalName='goal')/Attributes?$expand=OptionSet")
+    assert answer.status_code == 400
 
 
 # -- following changes ---------------------------------------------------------------------------------------------
