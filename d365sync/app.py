@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,9 +19,11 @@ from d365sync import logs
 from d365sync.config import Config, resolve_secret
 from d365sync.dataverse.gate import MonotonicTimer, Timer
 from d365sync.errors import ConfigError, D365SyncError
+from d365sync.journal.lease import Lease
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.sync.cycle import CycleResult, run_cycle
+from d365sync.sync.holding import held
 from d365sync.sync.snapshot import Line
 
 if TYPE_CHECKING:
@@ -41,11 +43,23 @@ def system_clock() -> dt.datetime:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Everything built from one configuration."""
+    """Everything built from one configuration.
+
+    ``clock`` gives the instant that is worked as of, ``real_clock`` the present one, by which leases run.
+    """
 
     config: Config
     line: Line
     clock: Clock
+    real_clock: Clock = system_clock
+
+    def lease(self) -> AbstractContextManager[Lease]:
+        """Hold the lease of the databases for the time of a command; see :func:`d365sync.sync.holding.held`.
+
+        Raises:
+            LeaseError: another instance holds it.
+        """
+        return held(self.line.journal, self.line.mirror, self.real_clock)
 
     def sync(self, *, command: str = "sync", write: bool, full: bool = False) -> CycleResult:
         """Run one cycle; see :func:`d365sync.sync.cycle.run_cycle`."""
@@ -61,6 +75,7 @@ def build(
     config: Config,
     *,
     clock: Clock = system_clock,
+    real_clock: Clock = system_clock,
     environ: Mapping[str, str] = os.environ,
     session: requests.Session | None = None,
     line_options: Mapping[str, Any] | None = None,
@@ -89,7 +104,7 @@ def build(
         journal=Journal.open(config.database_url(config.storage.journal)),
         clock=clock,
     )
-    return App(config, replace(line, **(line_options or {})), clock)
+    return App(config, replace(line, **(line_options or {})), clock, real_clock)
 
 
 def _make_room(config: Config) -> None:

@@ -20,6 +20,7 @@
     ├── MirrorError               the mirror failed: delete it, pull again         exit 1
     ├── JournalError              the journal failed: it cannot be recreated       exit 1
     └── LeaseError                another instance holds the lease                 exit 10
+        └── LeaseLostError        another instance took the lease that was held here
 
 Raise when the run cannot go on; return a :class:`~d365sync.core.problems.Problem` when one goal cannot.
 
@@ -152,3 +153,7 @@ class LeaseError(D365SyncError):
     """Another instance holds the lease."""
 
     exit_code = 10
+
+
+class LeaseLostError(LeaseError):
+    """The lease was this instance's and is another's now; what it was about to store was refused."""

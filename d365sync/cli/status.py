@@ -69,6 +69,7 @@ def _document(app: App) -> dict[str, Any]:
             for name, (position, rows) in positions.items()
         ],
         "runs": [plain_document(run) for run in runs],
+        "lease": _lease(app),
         "requests_of_24_h": {
             "used": spent.used,
             "allowed": spent.allowed,
@@ -79,11 +80,32 @@ def _document(app: App) -> dict[str, Any]:
     }
 
 
+def _lease(app: App) -> dict[str, Any] | None:
+    found = app.line.journal.lease()
+    if found is None:
+        return None
+    return {**plain_document(found), "is_over": found.is_over(app.real_clock())}
+
+
+def _print_lease(lease: dict[str, Any] | None) -> None:
+    from d365sync.sync.holding import shown
+
+    if lease is None:
+        console().print("no instance holds the lease")
+        return
+    until = "was due for renewal at" if lease["is_over"] else "until"
+    console().print(
+        f"{shown(lease['holder'])} has held the lease since {lease['since']}, {until} {lease['until']} "
+        f"(epoch {lease['epoch']})"
+    )
+
+
 def _print(document: dict[str, Any]) -> None:
     out = console()
     goals, problems = document["goals"], document["problems"]
     words = ", ".join(f"{count} {name}" for name, count in goals.items()) or "nothing pulled yet"
     out.print(f"mode {document['mode']}; goals: {words}")
+    _print_lease(document["lease"])
     for problem in problems:
         out.print(f"{problem['severity']}: {problem['message']}")
     _print_tables(document["tables"])

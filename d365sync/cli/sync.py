@@ -73,7 +73,7 @@ def plan(settings: Settings, *, output: Path | None, as_json: bool) -> int:
 def _run(settings: Settings, config: Any, *, command: str, write: bool, full: bool, quiet: bool) -> CycleResult:
     with progress_watcher(quiet=quiet, write=write) as (watcher, (on_plan, on_write)):
         options = {"watcher": watcher, "on_plan": on_plan, "on_write": on_write}
-        with settings.app(config, line_options=options) as app:
+        with settings.app(config, line_options=options) as app, app.lease():
             return app.sync(command=command, write=write, full=full)
 
 

@@ -37,7 +37,7 @@ def undo(settings: Settings, *, run: str, dry_run: bool, as_json: bool) -> int:
     """
     from d365sync.sync.commanded import undo as undo_run
 
-    with settings.app() as app:
+    with settings.app() as app, app.lease():
         result = undo_run(app.line, run, write=not dry_run)
     return _show(result, f"Undo of {run}", undone=run, dry_run=dry_run, as_json=as_json)
 
@@ -55,7 +55,7 @@ def apply(settings: Settings, *, plan: Path, dry_run: bool, as_json: bool) -> in
     from d365sync.sync.commanded import apply_saved
 
     saved = read_saved_plan(_read(plan))
-    with settings.app() as app:
+    with settings.app() as app, app.lease():
         result = apply_saved(app.line, saved, write=not dry_run)
     return _show(result, f"Plan of {saved.run_id}", undone=None, dry_run=dry_run, as_json=as_json)
 

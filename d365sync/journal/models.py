@@ -67,3 +67,15 @@ class OwnerRow(JournalModel, table=True):
     id: int = Field(default=1, primary_key=True)
     url: str
     organization_id: str
+
+
+class LeaseRow(JournalModel, table=True):
+    """The one row that says who may write; ``holder`` is empty when nobody does. Instants are ISO texts in UTC."""
+
+    __tablename__ = "lease"
+
+    id: int = Field(default=1, primary_key=True)
+    holder: str
+    epoch: int
+    since: str
+    until: str

@@ -8,8 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -22,14 +21,14 @@ from d365sync.core.goals.modes import OVERRIDE
 from d365sync.core.goals.putback import WrittenGoal
 from d365sync.core.goals.writes import SENT, as_stored
 from d365sync.core.values import format_instant, parse_instant, plain
-from d365sync.database import open_engine, transaction
+from d365sync.database import open_engine
 from d365sync.errors import JournalError
+from d365sync.journal.lease import HINT, Leased
 from d365sync.journal.models import FORMAT, JournalFormat, JournalModel, OwnerRow, RunRow, WriteRow
 
 MODELS = (JournalFormat, RunRow, WriteRow, OwnerRow)
 FORMATS, RUNS, WRITES, OWNERS = (JournalModel.metadata.tables[str(model.__tablename__)] for model in MODELS)
 
-HINT = "restore the journal from a backup; without it d365sync cannot tell its own overrides from a person's"
 Number: TypeAlias = Decimal | int
 Values: TypeAlias = Mapping[str, Number | None]
 
@@ -87,11 +86,11 @@ class Ending:
     after: Values | None = None
 
 
-class Journal:
+class Journal(Leased):
     """One journal database."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         with self._transaction(writes=True) as connection:
             JournalModel.metadata.create_all(connection)
             version = connection.execute(select(FORMATS.c.version)).scalar_one_or_none()
@@ -125,14 +124,14 @@ class Journal:
 
     def belong_to(self, url: str, organization_id: str) -> None:
         """Note the organization it belongs to."""
-        with self._transaction() as connection:
+        with self._transaction(writes=True) as connection:
             connection.execute(delete(OWNERS))
             connection.execute(insert(OWNERS).values(id=1, url=url, organization_id=organization_id))
 
     def start_run(self, command: str, mode: str, now: dt.datetime) -> str:
         """Note that a cycle begins; return its id, which sorts by time: ``20261120T090000Z-5f0c21ab``."""
         run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(_CHANCE)}"
-        with self._transaction() as connection:
+        with self._transaction(writes=True) as connection:
             connection.execute(
                 insert(RUNS).values(
                     id=run_id, command=command, mode=mode, started_at=format_instant(now), counts="{}", message=""
@@ -148,17 +147,17 @@ class Journal:
             "message": message,
             "finished_at": format_instant(now),
         }
-        with self._transaction() as connection:
+        with self._transaction(writes=True) as connection:
             connection.execute(update(RUNS).where(RUNS.c.id == run_id).values(**values))
 
     def intend(self, run_id: str, writes: Iterable[Intent], now: dt.datetime) -> list[int]:
         """Note writes before they are sent, all or none; return their numbers in order."""
-        with self._transaction() as connection:
+        with self._transaction(writes=True) as connection:
             return [_insert(connection, run_id, write, now) for write in writes]
 
     def done(self, endings: Iterable[Ending], now: dt.datetime) -> None:
         """Note how writes ended, all or none."""
-        with self._transaction() as connection:
+        with self._transaction(writes=True) as connection:
             for ending in endings:
                 values = {
                     "outcome": ending.outcome.value,
@@ -259,14 +258,6 @@ class Journal:
         statement = select(RUNS.c.counts).where(RUNS.c.started_at >= format_instant(instant))
         with self._transaction() as connection:
             return [json.loads(text) for text in connection.execute(statement).scalars()]
-
-    @contextmanager
-    def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
-        def failure(message: str) -> JournalError:
-            return JournalError(f"the journal failed: {message}", hint=HINT)
-
-        with transaction(self._engine, failure, writes=writes) as one:
-            yield one
 
 
 def _in_mode(mode: str) -> ColumnElement[bool]:

@@ -67,6 +67,15 @@ class Layout(MirrorModel, table=True):
     version: int = Field(primary_key=True)
 
 
+class Fence(MirrorModel, table=True):
+    """The one row with the epoch of the instance that may write."""
+
+    __tablename__ = "_fence"
+
+    id: int = Field(default=1, primary_key=True)
+    epoch: int
+
+
 class Owner(MirrorModel, table=True):
     """The one row that says which organization a mirror belongs to."""
 

@@ -26,7 +26,7 @@ from d365sync.core.storage import is_plain
 from d365sync.core.values import Row, Value
 from d365sync.database import open_engine, transaction
 from d365sync.errors import MirrorError
-from d365sync.mirror import bookmarks, documents, indexes, pages, slices, sums, unfit
+from d365sync.mirror import bookmarks, documents, fence, indexes, pages, slices, sums, unfit
 from d365sync.mirror.bookmarks import Position
 from d365sync.mirror.layout import lay_out
 from d365sync.mirror.tables import BEFORE_PREFIX, ETAG_COLUMN, Dialect, MirrorTable, quote
@@ -66,6 +66,7 @@ class Mirror:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._epoch: int | None = None
         self.dialect: Dialect = cast("Dialect", engine.dialect.name)
         self.workers = 1 if engine.url.database in (None, "", ":memory:") else min(MOST_WORKERS, os.cpu_count() or 1)
         with self._writing() as connection:
@@ -97,6 +98,24 @@ class Mirror:
             connection.exec_driver_sql("DELETE FROM _owner")
             values = {"url": url, "id": organization_id}
             connection.execute(text("INSERT INTO _owner (url, organization_id) VALUES (:url, :id)"), values)
+
+    def epoch(self) -> int:
+        """Return the greatest epoch that ever wrote here, 0 when none did."""
+        with self._transaction() as connection:
+            return fence.stored_epoch(connection)
+
+    def fence(self, epoch: int) -> None:
+        """Store the epoch of the lease; from now on every writing transaction of this object needs it to be there.
+
+        Once another instance has stored a greater one, those transactions raise :class:`LeaseLostError`, and nothing
+        of them is stored.
+
+        Raises:
+            LeaseLostError: a greater epoch is stored.
+        """
+        with self._transaction(writes=True, fenced=False) as connection:
+            fence.raise_fence(connection, epoch)
+        self._epoch = epoch
 
     # -- shape ---------------------------------------------------------------------------------------------------
 
@@ -405,12 +424,14 @@ class Mirror:
         return self._transaction(writes=True)
 
     @contextmanager
-    def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
+    def _transaction(self, *, writes: bool = False, fenced: bool = True) -> Iterator[Connection]:
         def failure(message: str) -> MirrorError:
             return MirrorError(f"the mirror failed: {message}", hint=HINT)
 
         try:
             with transaction(self._engine, failure, writes=writes) as one:
+                if writes and fenced and self._epoch is not None:
+                    fence.check(one, self._epoch)
                 yield one
         except ValueError as error:
             raise MirrorError(f"a row cannot be mirrored: {error}") from error
