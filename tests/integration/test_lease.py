@@ -272,7 +272,7 @@ def test_status_shows_who_holds_the_lease(configured: Path) -> None:
     journal = Journal.open(f"sqlite:///{configured}/journal.db")
     journal.acquire_lease("crm-2:4711:abc-1", NOW, TTL)
     journal.close()
-    told = CliRunner().invoke(cli, ["status"]).output
+    told = " ".join(CliRunner().invoke(cli, ["status"]).output.split())
     assert (
         "process 4711 on crm-2 has held the lease since 2026-11-20T09:00:00Z, was due for renewal at "
         "2026-11-20T09:01:00Z (epoch 1)"
