@@ -51,10 +51,11 @@ class ColumnFacts:
 
 @dataclass(frozen=True, slots=True)
 class AlternateKey:
-    """Columns whose values together name a row; ``name`` is the key's logical name."""
+    """Columns whose values together name a row; ``name`` is the key's, ``managed``: it is the platform's."""
 
     name: str
     columns: tuple[str, ...]
+    managed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 """Which row an address in brackets names: by its id, or by the columns of an alternate key.
 
-Source: Use an alternate key to reference a record; Define alternate keys for a table; Web service error codes; Compose
-HTTP requests (parameter aliases). Assumed: text in keys is compared as in queries, without regard to case; a key is
-active as soon as it is defined.
+Users and teams have keys of the platform's own, over their Entra object ids, and may not be addressed by the name of
+their id. Source: Use an alternate key to reference a record; Define alternate keys for a table; Web service error
+codes; Compose HTTP requests (parameter aliases); Manage group teams and Add users (object ids). Assumed: text in keys
+is compared as in queries, without regard to case; a key is active as soon as it is defined. Whoever is not there by an
+object id is not added from the directory.
 
 Pure.
 """
@@ -19,10 +21,11 @@ from d365sync.emulator.facts import AlternateKey, ColumnFacts, TableFacts
 from d365sync.emulator.keyindex import folded
 from d365sync.emulator.odata.literals import MAX_DIGITS, edm_type, unquote
 from d365sync.emulator.odata.tokens import Token, tokens_of
-from d365sync.emulator.refuse import DUPLICATE_KEY, Refusal, bad_uri, missing_key, missing_row, undefined_key
+from d365sync.emulator.refuse import DUPLICATE_KEY, NAMESPACE, Refusal, bad_uri, missing_key, missing_row, undefined_key
 from d365sync.emulator.store import Store
 from d365sync.emulator.wire import WireError, read_value
 
+PRINCIPALS = ("systemuser", "team")
 _KINDS = {"string": "Edm.String", "guid": "Edm.Guid", "datetime": "Edm.DateTimeOffset", "date": "Edm.Date"}
 
 
@@ -66,15 +69,18 @@ def read_key(text: str, facts: TableFacts, store: Store, aliases: Mapping[str, s
     Raises:
         Refusal: it is no key, or names columns that are no alternate key of the table.
     """
+    named = "" if facts.name in PRINCIPALS else f"{facts.key}="
     try:
-        return key_of(facts, parse_guid(text.removeprefix(f"{facts.key}=")))
+        return key_of(facts, parse_guid(text.removeprefix(named)))
     except ValueError:
         if "=" not in text:
             raise _invalid(facts) from None
     literals = _literals(text, facts, aliases)
+    if facts.name in PRINCIPALS and literals.keys() & {facts.key, "ownerid"}:
+        raise _invalid(facts)
     columns = {facts.properties.get(name, ""): token for name, token in literals.items()}
     if not any(set(key.columns) == columns.keys() for key in facts.keys):
-        raise undefined_key(facts.name, store.settings.undefined_key_status)
+        raise undefined_key(facts.name, literals, store.settings.undefined_key_status)
     values = {name: _value(facts.columns[name], token, facts, store) for name, token in columns.items()}
     row = store.find(facts.name, values)
     return RowKey(facts, text, None if row is None else str(row[facts.key]), values)
@@ -150,4 +156,8 @@ def _raw(token: Token) -> Any:
 
 
 def _invalid(facts: TableFacts) -> Refusal:
-    return bad_uri(f"The key in the request URI is not valid for resource '{facts.name}'.")
+    kind = f"'{NAMESPACE}{facts.name}'"
+    return bad_uri(
+        f"The key in the request URI is not valid for resource {kind}. Ensure that the names and number of key "
+        f"properties match the declared or alternate key properties for the resource {kind}."
+    )

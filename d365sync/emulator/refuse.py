@@ -9,7 +9,7 @@ Pure.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from d365sync.errors import FetchXmlError
 
@@ -102,9 +102,13 @@ def missing_key(table: str) -> Refusal:
     return Refusal(404, NO_SUCH_KEY, f"A record with the specified key values does not exist in {table} entity")
 
 
-def undefined_key(table: str, status: int) -> Refusal:
-    """Refuse columns that are no alternate key. Source: web service error codes."""
-    return Refusal(status, UNDEFINED_KEY, f"The specified key attributes are not a defined key for the {table} entity")
+def undefined_key(table: str, names: Iterable[str], status: int) -> Refusal:
+    """Refuse columns that are no alternate key; their names come after the platform's text.
+
+    Source: web service error codes.
+    """
+    text = f"The specified key attributes are not a defined key for the {table} entity"
+    return Refusal(status, UNDEFINED_KEY, f"{text}: {', '.join(names)[:200]}")
 
 
 def no_content_id(reference: str) -> Refusal:

@@ -98,7 +98,8 @@ def _writes() -> list[str]:
         _bullet(
             "A key is an id, or the columns of an alternate key (`accountnumber='A1'`, `_parentaccountid_value=…`,"
         ),
-        _more("values also as parameters), in addresses, `@odata.bind` and `@odata.id`. `If-Match`, `If-None-Match`,"),
+        _more("values also as parameters), in addresses, `@odata.bind` and `@odata.id`. Users have the key"),
+        _more("`azureactivedirectoryobjectid`, teams that and `membershiptype`. `If-Match`, `If-None-Match`,"),
         _more("`return=representation`; PATCH without `If-Match` is an upsert."),
         _bullet("POST and an upsert that creates take nested rows of lookups and collections, and `@odata.bind` of"),
         _more(f"either, at most {MAX_DEPTH} levels. Not implemented: nested rows in other writes, paths of several"),

@@ -11,9 +11,10 @@ import pytest
 
 from d365sync.emulator import Emulator
 from d365sync.errors import OrgFolderError
-from tests.unit.emulating import ROOT, Org, code, keyed_folder, made_id
+from tests.unit.emulating import ANN, DESK, ROOT, Org, code, keyed_folder, made_id
 
 NUMBERED = "accounts(accountnumber='A''1')"
+OBJECT = "azureactivedirectoryobjectid"
 KEYS = "EntityDefinitions(LogicalName='account')/Keys"
 
 
@@ -322,3 +323,63 @@ def test_a_collection_that_no_lookup_makes_is_refused(tmp_path: Path, other: tup
     (folder / "schema.json").write_text(json.dumps(schema), encoding="utf-8")
     with pytest.raises(OrgFolderError, match="the collection 'all' of 'account' needs a table and its lookup"):
         Emulator.load(folder)
+
+
+ENTRA = "12345678-aaaa-4bbb-8ccc-123456789012"
+USER = f"systemusers(azureactivedirectoryobjectid={ENTRA})"
+TEAM = f"teams(azureactivedirectoryobjectid={ENTRA},membershiptype=0)"
+
+
+@pytest.fixture
+def directory() -> Org:
+    org = Org()
+    with org.emulator.store.transaction():
+        org.emulator.store.put("systemuser", {**org.emulator.store.rows("systemuser")[ANN], OBJECT: ENTRA})
+    team = {"name": "Group", "teamtype": 2, OBJECT: ENTRA, "membershiptype": 0}
+    assert org.post("teams", team).status_code == 204
+    return org
+
+
+def test_users_and_teams_are_found_by_their_ids_in_the_directory(directory: Org) -> None:
+    assert directory.get(f"{USER}?$select=fullname")["systemuserid"] == ANN
+    assert directory.get(f"{TEAM}?$select=name")["name"] == "Group"
+    for owner in (f"/{USER}", ROOT + TEAM):
+        assert directory.post("accounts", {"ownerid@odata.bind": owner}).status_code == 204
+    missing = f"systemusers(azureactivedirectoryobjectid={made_id('0', 0)})"
+    assert code(directory.call("GET", missing)) == (404, "0x80060891")
+    taken = {"name": "Other", OBJECT: ENTRA, "membershiptype": 0}
+    assert code(directory.post("teams", taken)) == (412, "0x80060892")
+    assert directory.post("teams", {**taken, "membershiptype": 1}).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "says"),
+    [
+        (f"systemusers(systemuserid={ANN})", "0x80060888", "'Microsoft.Dynamics.CRM.systemuser'"),
+        (f"systemusers(ownerid={ANN})", "0x80060888", "'Microsoft.Dynamics.CRM.systemuser'"),
+        (f"teams(teamid={DESK})", "0x80060888", "'Microsoft.Dynamics.CRM.team'"),
+        (f"teams(ownerid={DESK})", "0x80060888", "'Microsoft.Dynamics.CRM.team'"),
+        ("systemusers(domainname='ann')", "0x80060890", "systemuser entity: domainname"),
+        (f"systemusers(applicationid={ANN})", "0x80060890", "applicationid"),
+        (f"teams(azureactivedirectoryobjectid={ENTRA})", "0x80060890", "azureactivedirectoryobjectid"),
+        ("teams(name='Group',membershiptype=0)", "0x80060890", "name, membershiptype"),
+    ],
+)
+def test_users_and_teams_have_no_other_keys(directory: Org, path: str, error: str, says: str) -> None:
+    for response in (directory.call("GET", path), directory.post("accounts", {"ownerid@odata.bind": path})):
+        assert code(response) == (400, error)
+        assert says in response.json()["error"]["message"]
+
+
+def test_other_rows_may_be_addressed_by_the_name_of_their_id(org: Org) -> None:
+    row_id = made_id("9", 1)
+    assert org.patch(f"accounts(accountid={row_id})", {"name": "named"}).status_code == 204
+    assert org.get(f"accounts(accountid={row_id})")["accountid"] == row_id
+
+
+def test_the_platforms_own_keys_are_told_and_stay(directory: Org) -> None:
+    path = "EntityDefinitions(LogicalName='team')/Keys"
+    (key,) = directory.get(path)["value"]
+    assert (key["KeyAttributes"], key["IsManaged"]) == ([OBJECT, "membershiptype"], True)
+    assert code(directory.call("DELETE", f"{path}({key['MetadataId']})")) == (405, "0x8004023b")
+    assert 'PropertyPath="membershiptype"' in directory.call("GET", "$metadata").text

@@ -69,7 +69,7 @@ def test_a_stale_etag_is_refused_and_a_fresh_one_taken(org: Org, method: str) ->
 
 @pytest.mark.parametrize(
     "reference",
-    [f"/systemusers({BOB})", f"systemusers({BOB})", f"{ROOT}systemusers({BOB})", f"/systemusers(systemuserid={BOB})"],
+    [f"/systemusers({BOB})", f"systemusers({BOB})", f"{ROOT}systemusers({BOB})", f"/systemusers%28{BOB}%29"],
 )
 def test_every_form_of_reference_is_taken(org: Org, reference: str) -> None:
     assert org.patch(deal(1), {"ownerid@odata.bind": reference}).status_code == 204

@@ -23,6 +23,7 @@ ALIAS = "mscrm"
 EDMX = "http://docs.oasis-open.org/odata/ns/edmx"
 EDM = "http://docs.oasis-open.org/odata/ns/edm"
 TRACKING = "Org.OData.Capabilities.V1.ChangeTracking"
+KEYS = "OData.Community.Keys.V1"
 BASE = "crmbaseentity"
 PRINCIPAL = "principal"
 _BASE_TYPE = f"{ALIAS}.{BASE}"
@@ -61,11 +62,25 @@ def _entity_type(schema: ET.Element, facts: TableFacts, catalogue: Catalogue) ->
         _property(element, one.column)
     for name, (lookup, targets) in facts.navigation.items():
         _single(element, facts, name, lookup, targets, catalogue)
+    if facts.keys:
+        _alternate_keys(element, facts)
     for name, (table, lookup) in facts.collections.items():
         if table in catalogue.tables:
             partner = catalogue.tables[table].columns[lookup].navigation.get(facts.name)
             shown = {"Name": name, "Type": f"Collection({ALIAS}.{table})"}
             _add(element, "NavigationProperty", **shown, **({"Partner": partner} if partner else {}))
+
+
+def _alternate_keys(element: ET.Element, facts: TableFacts) -> None:
+    """Source: Web API EntityTypes (alternate keys)."""
+    listed = _add(_add(element, "Annotation", Term=f"{KEYS}.AlternateKeys"), "Collection")
+    for key in facts.keys:
+        record = _add(listed, "Record", Type=f"{KEYS}.AlternateKey")
+        parts = _add(_add(record, "PropertyValue", Property="Key"), "Collection")
+        for name in (facts.columns[one].column.property_name for one in key.columns):
+            part = _add(parts, "Record", Type=f"{KEYS}.PropertyRef")
+            _add(part, "PropertyValue", Property="Alias", String=name)
+            _add(part, "PropertyValue", Property="Name", PropertyPath=name)
 
 
 def _property(element: ET.Element, column: Column) -> None:

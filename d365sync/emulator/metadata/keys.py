@@ -2,7 +2,7 @@
 
 Source: Define alternate keys for a table; Work with alternate keys (EntityKeyMetadata; at most ten keys). Assumed: the
 index is there at once, so a key is active as soon as it is made, and one that rows break is refused; the codes of
-refusals.
+refusals; that the platform's own keys are listed, and their names.
 
 Pure.
 """
@@ -25,6 +25,7 @@ from d365sync.emulator.schema.loader import check_key
 from d365sync.errors import SchemaError
 
 MAX_KEYS = 10
+INVALID_OPERATION = "0x8004023b"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{1,7}_\w{1,80}")
 
 
@@ -39,7 +40,7 @@ def key_document(facts: TableFacts, key: AlternateKey) -> Document:
         "DisplayName": label_document(key.name),
         "KeyAttributes": list(key.columns),
         "EntityKeyIndexStatus": "Active",
-        "IsManaged": False,
+        "IsManaged": key.managed,
     }
 
 
@@ -76,6 +77,8 @@ def delete_key(call: Call, facts: TableFacts, inside: str) -> Response:
     """Answer ``DELETE EntityDefinitions(…)/Keys(…)``."""
     call.need_privilege("prvDeleteEntityKey", "entitykey")
     gone = _found(facts, inside)
+    if gone.managed:
+        raise Refusal(405, INVALID_OPERATION, f"The key {gone.name} is part of the platform and cannot be removed.")
     _redefine(call, facts, [key for key in facts.keys if key != gone])
     return empty_response(204)
 

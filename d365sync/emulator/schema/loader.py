@@ -163,9 +163,11 @@ def table_facts(name: str, spec: TableSpec, tracking: bool | None, bulk: bool | 
     for named in (spec.primary_name, spec.hierarchy_parent):
         if named is not None and named not in table.columns:
             raise SchemaError(f"schema.json: table '{name}' has no column '{named}'", table=name, column=named)
-    keys = tuple(AlternateKey(key, tuple(names)) for key, names in spec.keys.items())
+    own = shipped_specs()[name].keys if name in shipped_specs() else {}
+    keys = tuple(AlternateKey(key, tuple(names), managed=key in own) for key, names in spec.keys.items())
     for key in keys:
-        check_key(name, key, table.columns)
+        if not key.managed:
+            check_key(name, key, table.columns)
     has_bulk = _first(bulk, spec.bulk_messages, "_" in name)
     return describe(table, columns, ownership, spec.privilege or name, spec.collections, keys, bulk=has_bulk)
 
