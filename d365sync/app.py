@@ -23,6 +23,7 @@ from d365sync.journal.lease import Lease
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
 from d365sync.sync.cycle import CycleResult, run_cycle
+from d365sync.sync.guarding import NOTHING, Accepted
 from d365sync.sync.holding import held
 from d365sync.sync.snapshot import Line
 
@@ -61,9 +62,11 @@ class App:
         """
         return held(self.line.journal, self.line.mirror, self.real_clock)
 
-    def sync(self, *, command: str = "sync", write: bool, full: bool = False) -> CycleResult:
+    def sync(
+        self, *, command: str = "sync", write: bool, full: bool = False, accepted: Accepted = NOTHING
+    ) -> CycleResult:
         """Run one cycle; see :func:`d365sync.sync.cycle.run_cycle`."""
-        return run_cycle(self.line, command=command, write=write, full=full)
+        return run_cycle(self.line, command=command, write=write, full=full, accepted=accepted)
 
     def close(self) -> None:
         """Close databases."""

@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from d365sync.config_daemon import DaemonSection
+from d365sync.config_guards import GuardsSection
 from d365sync.config_rules import (
     Duration,
     FetchxmlSection,
@@ -134,15 +135,12 @@ class StorageSection(_Section):
 class PullSection(_Section):
     """How tables are read.
 
-    ``tables`` at once, and ``partitions`` of one large table at its first load (1: page after page). Of a table of
-    ``guard_rows`` or more, a full read must not miss more than ``guard_percent``.
+    ``tables`` at once, and ``partitions`` of one large table at its first load (1: page after page).
     """
 
     tables: Annotated[int, Field(ge=1, le=16)] = 4
     partitions: Annotated[int, Field(ge=1, le=32)] = 8
     shared_token: bool = True
-    guard_rows: Annotated[int, Field(ge=0)] = 50
-    guard_percent: Annotated[int, Field(ge=0, le=100)] = 50
     reread_up_to: Annotated[int, Field(ge=0)] = 1000
     overlap: Duration = 600
     sweep_every: Duration = 3600
@@ -210,6 +208,7 @@ class Config(_Section):
     storage: StorageSection = StorageSection()
     pull: PullSection = PullSection()
     writeback: WritebackSection = WritebackSection()
+    guards: GuardsSection = GuardsSection()
     rollup: RollupSection = RollupSection()
     fetchxml: FetchxmlSection = FetchxmlSection()
     fiscal: FiscalSection = FiscalSection()
@@ -423,8 +422,14 @@ def _keys(section: str) -> list[str]:
     return [f"{section}.{key}" for model in models if issubclass(model, BaseModel) for key in model.model_fields]
 
 
+MOVED = {"pull.guard_rows": "guards.deletions_rows", "pull.guard_percent": "guards.deletions_percent"}
+"""Keys of earlier versions, and what they are called now."""
+
+
 def unknown(name: str, known: list[str]) -> str:
     """Say that a key is unknown, and which one may be meant."""
+    if name in MOVED:
+        return f"{name} is called {MOVED[name]} now"
     close = difflib.get_close_matches(name, known, n=1)
     return f"unknown key {name}" + (f" (did you mean {close[0]}?)" if close else "")
 

@@ -90,10 +90,6 @@ partitions = 8
 # Whether the first load by ranges of a table with change tracking may go on from another table's delta token
 # (false: such a table is loaded page after page).
 shared_token = true
-# Of a table of that many rows or more, a full read may miss this part at most; otherwise the cycle is refused, and
-# nothing removed, until `d365sync sync --full`.
-guard_rows = 50
-guard_percent = 50
 
 [writeback]
 # plan: compute and show, write nothing. override: write goals, with the override flags set. columns: write columns of
@@ -113,6 +109,36 @@ recalculate_pause = "10s"
 # actualmoney = "new_actual"
 # percentage = "new_percentage"
 # lastrolledupdate = "new_computedon"
+
+[guards]
+# What stops a cycle before its first write (exit code 4), until a person has looked and accepts it. See docs/guards.md.
+# Guards switched off by name: deletions, emptied, changes, zeroed, jumps, totals, negative.
+off = []
+# deletions: a table of that many rows or more lost more than this part of them, or more rows than deletions_at_most
+# whatever part they are (0: no such limit). emptied: a table that had that many rows or more has none.
+deletions_rows = 50
+deletions_percent = 50
+deletions_at_most = 10000
+emptied_rows = 10
+# The others stop when they see at least so many goals and more than this percentage of those it could be.
+# changes: goals written before that would change again.
+changes_goals = 50
+changes_percent = 80
+# zeroed: goals in which a column would fall to nothing.
+zeroed_goals = 10
+zeroed_percent = 20
+# jumps: goals in which a column would become more than jumps_factor times as large, or as small.
+jumps_goals = 10
+jumps_percent = 20
+jumps_factor = 10
+# totals: a metric's total over all goals would move by more than this percentage, in at least so many goals.
+totals_goals = 20
+totals_percent = 50
+# negative: goals in which a column would become negative that is positive.
+negative_goals = 5
+negative_percent = 5
+# The folder for the plan of a refused run. Empty: the journal's, or the configuration's if it is no file.
+plans = ""
 
 [rollup]
 # IANA time zone in which goal days begin and end: that of the people who make the goals.

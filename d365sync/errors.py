@@ -16,7 +16,7 @@
     ├── FetchXmlError             a query that cannot be understood (path, snippet)
     ├── SchemaError               a table or column that is not there
     ├── OrgFolderError            an emulator org folder that cannot be loaded     exit 2
-    ├── GuardError                a plan that is not plausible                     exit 4
+    ├── GuardError                a plan, or rows gone, that are not plausible     exit 4
     ├── MirrorError               the mirror failed: delete it, pull again         exit 1
     ├── JournalError              the journal failed: it cannot be recreated       exit 1
     └── LeaseError                another instance holds the lease                 exit 10
@@ -29,7 +29,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class D365SyncError(Exception):
@@ -136,9 +136,19 @@ class OrgFolderError(D365SyncError):
 
 
 class GuardError(D365SyncError):
-    """A plan that is not plausible; nothing of it was written."""
+    """A plan, or rows gone, that are not plausible; nothing was written.
+
+    ``plan`` is the write plan, None when it was not come to; ``document`` says in plain values what was seen.
+    """
 
     exit_code = 4
+
+    def __init__(
+        self, message: str, *, hint: str = "", plan: object = None, document: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.plan = plan
+        self.document = dict(document or {})
 
 
 class MirrorError(D365SyncError):

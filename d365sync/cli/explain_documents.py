@@ -9,9 +9,9 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 
-from d365sync.cli.output import plain_document
 from d365sync.core.goals.goal import Number
 from d365sync.core.goals.why import Criterion
+from d365sync.sync.documents import plain_document
 from d365sync.sync.explain import ChildPart, ColumnExplanation, Explanation, Record, exact_sum
 from d365sync.sync.whynot import Answer
 

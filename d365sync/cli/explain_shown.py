@@ -12,10 +12,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from d365sync.cli.output import console, number, plain_document
+from d365sync.cli.output import console, number
 from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.goal import Number
 from d365sync.core.goals.why import Criterion
+from d365sync.sync.documents import plain_document
 from d365sync.sync.explain import ChildPart, ColumnExplanation, Explanation, Record, exact_sum
 from d365sync.sync.whynot import Answer, ColumnVerdict
 

@@ -59,7 +59,7 @@ def _print(snapshot: Snapshot, problems: Sequence[Problem]) -> None:
 
 
 def _document(snapshot: Snapshot, problem: Problem) -> object:
-    from d365sync.cli.output import plain_document
+    from d365sync.sync.documents import plain_document
 
     goal = snapshot.book.goals.get(problem.goal_id or "")
     return {**plain_document(problem), "goal": problem.goal_id, "title": goal.title if goal else ""}

@@ -83,6 +83,11 @@ def _report(error: Exception, arguments: list[str]) -> None:
 
         code = getattr(error, "exit_code", 1)
         document = {"error": {"type": type(error).__name__, "message": message, "hint": hint, "exit_code": code}}
+        if seen := getattr(error, "document", {}):
+            from d365sync.cli.output import print_json
+
+            print_json({**document, "refused": seen})
+            return
         click.echo(json.dumps(document, ensure_ascii=False))
 
 

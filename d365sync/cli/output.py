@@ -5,19 +5,17 @@ IO: terminal.
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from d365sync.core.counts import by_count, counted
-from d365sync.core.values import format_instant, plain
+from d365sync.core.values import plain
+from d365sync.sync.documents import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,33 +56,6 @@ def print_json(document: object) -> None:
     from d365sync.logs import redact
 
     click.echo(redact(json_text(document)))
-
-
-def json_text(document: object) -> str:
-    """Return a document as indented JSON."""
-    import msgspec
-
-    encoder = msgspec.json.Encoder(decimal_format="number")
-    return msgspec.json.format(encoder.encode(plain_document(document)), indent=2).decode()
-
-
-def plain_document(value: object) -> Any:
-    """Return a value as JSON can hold it: texts, numbers (Decimal, never float), lists and objects."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {one.name: plain_document(getattr(value, one.name)) for one in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain_document(one) for key, one in value.items()}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, dt.datetime):
-        return format_instant(value)
-    if isinstance(value, dt.date):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return Decimal(plain(value))
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return [plain_document(one) for one in value]
-    return value
 
 
 def number(value: Number | None, places: int | None = None) -> str:

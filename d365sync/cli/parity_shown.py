@@ -12,9 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from d365sync.cli.output import console, number, plain_document
+from d365sync.cli.output import console, number
 from d365sync.core.counts import by_count, counted
 from d365sync.core.goals.parity import Finding, Kind
+from d365sync.sync.documents import plain_document
 from d365sync.sync.parity import Compared, Parity
 
 MOST_NAMED = 3

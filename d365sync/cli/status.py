@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from d365sync.cli.output import console, number, plain_document, print_json
+from d365sync.cli.output import console, number, print_json
 from d365sync.core.counts import counted
 from d365sync.errors import UsageError
+from d365sync.sync.documents import plain_document
 
 if TYPE_CHECKING:
     from d365sync.app import App

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from d365sync.cli.output import console, json_text, print_json, print_plan, progress_watcher
+from d365sync.cli.output import console, print_json, print_plan, progress_watcher
 from d365sync.core.counts import by_count, counted
 from d365sync.core.problems import Severity
 from d365sync.errors import UsageError
+from d365sync.sync.documents import document_of_plan, json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from d365sync.cli.context import Settings
-    from d365sync.core.goals.writes import Skip, WritePlan
     from d365sync.dataverse.usage import Traffic
     from d365sync.sync.cycle import CycleResult
 
@@ -27,22 +25,39 @@ MOST_SHOWN = 15
 """Goals a sync lists after writing them; the plan lists all."""
 
 
+accept_option = click.option(
+    "--accept", type=click.IntRange(0), metavar="N", help="Let a guard pass, if no more than N goals are to be written."
+)
+
+
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing, whatever the mode.")
 @click.option("--full", is_flag=True, help="Drop the bookmarks: read every table in full again.")
+@accept_option
+@click.option(
+    "--accept-deletions", type=click.IntRange(0), metavar="N", help="Let a guard pass that saw up to N rows vanish."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
-def sync(settings: Settings, *, dry_run: bool, full: bool, as_json: bool) -> int:
+def sync(
+    settings: Settings, *, dry_run: bool, full: bool, accept: int | None, accept_deletions: int | None, as_json: bool
+) -> int:
     """Run one cycle: pull, recompute, plan, push.
+
+    A guard stops it before its first write (exit code 4) if rows vanished or the plan is not plausible.
 
     \b
     Examples:
       d365sync sync --dry-run     show what would be written
       d365sync sync               write it, unless writeback.mode is plan
+      d365sync sync --accept 1204 write a plan that a guard stopped, of at most 1,204 goals
     """
+    from d365sync.sync.guarding import Accepted
+
     config = settings.load()
     write = config.writeback.mode != "plan" and not dry_run
-    result = _run(settings, config, command="sync", write=write, full=full, quiet=as_json)
+    options: dict[str, Any] = {"write": write, "full": full, "accepted": Accepted(accept, accept_deletions)}
+    result = _run(settings, config, command="sync", quiet=as_json, **options)
     if as_json:
         print_json(_document(result, mode=config.writeback.mode, write=write))
     else:
@@ -57,7 +72,7 @@ def sync(settings: Settings, *, dry_run: bool, full: bool, as_json: bool) -> int
 def plan(settings: Settings, *, output: Path | None, as_json: bool) -> int:
     """Show what a sync would write: goal, column, native value, ours, difference, why. Writes nothing."""
     config = settings.load()
-    result = _run(settings, config, command="plan", write=False, full=False, quiet=as_json)
+    result = _run(settings, config, command="plan", quiet=as_json, write=False)
     document = plan_document(result)
     if output is not None:
         _save(output, document)
@@ -66,15 +81,16 @@ def plan(settings: Settings, *, output: Path | None, as_json: bool) -> int:
     else:
         out = console()
         print_plan(result.plan, out, title="Plan")
+        _print_findings(result, write=False)
         _print_problems(result)
     return int(result.outcome)
 
 
-def _run(settings: Settings, config: Any, *, command: str, write: bool, full: bool, quiet: bool) -> CycleResult:
+def _run(settings: Settings, config: Any, *, command: str, quiet: bool, write: bool, **rest: Any) -> CycleResult:
     with progress_watcher(quiet=quiet, write=write) as (watcher, (on_plan, on_write)):
         options = {"watcher": watcher, "on_plan": on_plan, "on_write": on_write}
         with settings.app(config, line_options=options) as app, app.lease():
-            return app.sync(command=command, write=write, full=full)
+            return app.sync(command=command, write=write, **rest)
 
 
 def _save(path: Path, document: dict[str, object]) -> None:
@@ -85,43 +101,15 @@ def _save(path: Path, document: dict[str, object]) -> None:
 
 
 def plan_document(result: CycleResult) -> dict[str, object]:
-    """Return the plan of a cycle as a document."""
-    return {
-        "run": result.run_id,
-        "mode": result.mode,
-        "organization": result.snapshot.book.organization.id,
-        "goals": goal_documents(result.plan),
-        "left_alone": skip_documents(result.plan.skips),
-        "unchanged": result.plan.unchanged,
-        "problems": result.rollup.problems,
-    }
-
-
-def skip_documents(skips: Iterable[Skip]) -> list[dict[str, object]]:
-    """Return goals left alone as documents."""
-    return [{"goal": s.goal_id, "title": s.title, "reason": s.reason, "message": s.message} for s in skips]
-
-
-def goal_documents(plan: WritePlan) -> list[dict[str, object]]:
-    """Return the writes of a plan as documents."""
-    return [
-        {
-            "goal": write.goal_id,
-            "title": write.title,
-            "etag": write.etag,
-            "changes": [
-                {
-                    "column": change.column,
-                    "native": change.native,
-                    "ours": change.ours,
-                    "difference": change.difference,
-                    "why": change.why,
-                }
-                for change in write.changes
-            ],
-        }
-        for write in plan.writes
-    ]
+    """Return the plan of a cycle as a document, with what guards say of it."""
+    document = document_of_plan(
+        result.plan,
+        run_id=result.run_id,
+        mode=result.mode,
+        organization_id=result.snapshot.book.organization.id,
+        problems=result.rollup.problems,
+    )
+    return {**document, "guards": result.findings}
 
 
 def _document(result: CycleResult, *, mode: str, write: bool) -> dict[str, object]:
@@ -171,6 +159,7 @@ def _print(result: CycleResult, *, mode: str, write: bool) -> None:
         out.print(f"left out: {reason}")
     for skip in _unwritten(result):
         out.print(f"{'open' if recalculated else 'not written'}: {skip.message}")
+    _print_findings(result, write=write)
     _print_problems(result)
 
 
@@ -192,6 +181,13 @@ def _print_recomputed(result: CycleResult) -> None:
     listed = f": {', '.join(titles)}" if 0 < len(titles) <= 12 else ""
     whose = f"{counted(len(titles), 'goal')} from {by_count(len(titles), 'its', 'their')} records"
     out.print(f"recomputed {whose}{listed}" if computable else "no goal counts records")
+
+
+def _print_findings(result: CycleResult, *, write: bool) -> None:
+    for finding in result.findings:
+        console().print(f"{'accepted' if write else 'a guard would stop this'}: {finding.message}")
+    if result.findings and not write:
+        console().print(f"to write it all the same: d365sync sync --accept {len(result.plan.writes)}")
 
 
 def _print_problems(result: CycleResult) -> None:

@@ -12,10 +12,11 @@ import click
 
 from d365sync.cli.context import Settings
 from d365sync.cli.output import console, print_json, print_plan
-from d365sync.cli.sync import goal_documents, skip_documents
+from d365sync.cli.sync import accept_option
 from d365sync.core.counts import counted
 from d365sync.core.goals.savedplan import read_saved_plan
 from d365sync.errors import ProtocolError, UsageError
+from d365sync.sync.documents import goal_documents, skip_documents
 
 if TYPE_CHECKING:
     from d365sync.sync.commanded import Commanded
@@ -45,18 +46,21 @@ def undo(settings: Settings, *, run: str, dry_run: bool, as_json: bool) -> int:
 @click.command()
 @click.argument("plan", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Check whether the plan could be applied, and write nothing.")
+@accept_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
-def apply(settings: Settings, *, plan: Path, dry_run: bool, as_json: bool) -> int:
+def apply(settings: Settings, *, plan: Path, dry_run: bool, accept: int | None, as_json: bool) -> int:
     """Apply a plan saved by `plan --output`; refuses (exit code 4) if any goal of it changed since.
 
-    It writes in every mode, also if writeback.mode is plan: the command is the consent.
+    The guards of `sync` hold here too. It writes in every mode, also if writeback.mode is plan: the command is the
+    consent.
     """
     from d365sync.sync.commanded import apply_saved
+    from d365sync.sync.guarding import Accepted
 
     saved = read_saved_plan(_read(plan))
     with settings.app() as app, app.lease():
-        result = apply_saved(app.line, saved, write=not dry_run)
+        result = apply_saved(app.line, saved, write=not dry_run, accepted=Accepted(accept))
     return _show(result, f"Plan of {saved.run_id}", undone=None, dry_run=dry_run, as_json=as_json)
 
 

@@ -222,6 +222,13 @@ class Journal(Leased):
                 ours[goal_id] = _load(after_text)
         return native
 
+    def goals_written(self, mode: str) -> frozenset[str]:
+        """Return the ids of the goals that runs of a mode wrote, or may have written."""
+        done = WRITES.c.outcome.in_([one.value for one in MAYBE_DONE])
+        statement = select(WRITES.c.goal_id).where(done, _in_mode(mode)).distinct()
+        with self._transaction() as connection:
+            return frozenset(str(one) for one in connection.execute(statement).scalars())
+
     def runs(self, limit: int) -> Sequence[Run]:
         """Return the last cycles, the newest first."""
         statement = select(RUNS).order_by(RUNS.c.started_at.desc(), RUNS.c.id.desc()).limit(limit)

@@ -153,6 +153,11 @@ def remove_rows(writer: Writer, ids: Sequence[str]) -> int:
     return len(known)
 
 
+def known_ids(writer: Writer, ids: Sequence[str]) -> list[str]:
+    """Return those of the ids that are there."""
+    return list(_versions(writer, ids))
+
+
 def unseen_ids(writer: Writer, load_number: int) -> list[str]:
     """Return the ids of the rows that a full load did not see: they are gone at the other side."""
     sql = f"SELECT {writer.key} FROM {writer.name} WHERE {quote(LOAD_COLUMN)} <> {mark(writer.dialect)}"

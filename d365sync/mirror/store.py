@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Connection, Engine, text
 
@@ -52,13 +52,27 @@ class TableChanges:
     columns: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Rows that would have been removed from a table, of how many; and the bookmark that would have been saved."""
+
+    ids: tuple[str, ...] = field(repr=False)
+    known: int
+    last: Position
+
+
+Guard: TypeAlias = Callable[[int, int], bool]
+"""Says whether so many of so many rows of a table may be removed."""
+
+
 @dataclass(slots=True)
 class Applied:
-    """What one page did: rows that were new or changed, and rows removed."""
+    """What one page did: rows that were new or changed, and rows removed; or withheld from that by a guard."""
 
     changed: int = 0
     deleted: int = 0
     seen: int = field(default=0)
+    withheld: Withheld | None = None
 
 
 class Mirror:
@@ -261,12 +275,12 @@ class Mirror:
         *,
         load_number: int | None = None,
         last: Position | None = None,
-        guard: Callable[[int, int], None] | None = None,
+        guard: Guard | None = None,
     ) -> Applied:
         """Apply one page in one transaction; with ``last``, save the bookmark too.
 
-        ``load_number`` is given by a full load. With both, rows that the load did not see are removed, unless
-        ``guard``, told how many of how many those are, raises.
+        ``load_number`` is given by a full load. With both, rows that the load did not see are removed. With ``last``
+        and a ``guard`` that says no, nothing is removed, and the bookmark stays.
 
         Raises:
             MirrorError: the database failed; nothing of the page is kept.
@@ -280,13 +294,11 @@ class Mirror:
                 pages.make_unique(writer)
             applied = Applied(seen=len(rows))
             applied.changed = pages.put_rows(writer, rows, number)
-            applied.deleted = pages.remove_rows(writer, deleted)
-            if last is not None:
-                if load_number is not None:
-                    unseen = pages.unseen_ids(writer, load_number)
-                    _ask(guard, unseen, self._rows_of(connection, table.name) if guard else 0)
-                    applied.deleted += pages.remove_rows(writer, unseen)
-                bookmarks.save(connection, table.name, last)
+            if last is None:
+                applied.deleted = pages.remove_rows(writer, deleted)
+            else:
+                unseen = [] if load_number is None else pages.unseen_ids(writer, load_number)
+                self._end(writer, [*dict.fromkeys((*deleted, *unseen))], last, guard, applied)
         return applied
 
     def remove_missing(
@@ -295,17 +307,29 @@ class Mirror:
         present: Iterable[str],
         last: Position,
         *,
-        guard: Callable[[int, int], None] | None = None,
-    ) -> int:
+        guard: Guard | None = None,
+    ) -> Applied:
         """Remove the rows whose id is not among ``present`` (an id sweep), and save the bookmark; guard as in put."""
+        applied = Applied()
         with self._writing() as connection:
             key = quote(table.table.primary_id)
             known = {row[0] for row in connection.exec_driver_sql(f"SELECT {key} FROM {quote(table.name)}")}
             missing = sorted(known - set(present))
-            _ask(guard, missing, len(known))
-            removed = pages.remove_rows(pages.Writer(connection, self.dialect, table), missing)
-            bookmarks.save(connection, table.name, last)
-            return removed
+            self._end(pages.Writer(connection, self.dialect, table), missing, last, guard, applied)
+        return applied
+
+    def _end(
+        self, writer: pages.Writer, gone: Sequence[str], last: Position, guard: Guard | None, applied: Applied
+    ) -> None:
+        """Remove rows and save the bookmark, unless a guard says no."""
+        name = writer.table.name
+        known = pages.known_ids(writer, gone) if guard and gone else []
+        rows = self._rows_of(writer.connection, name) if known else 0
+        if guard is not None and known and not guard(len(known), rows):
+            applied.withheld = Withheld(tuple(known), rows, last)
+            return
+        applied.deleted += pages.remove_rows(writer, gone)
+        bookmarks.save(writer.connection, name, last)
 
     def note_unreadable(self, name: str, reason: str, mend: str) -> None:
         """Note that a table may not be read; its rows stay as they are until it is read again."""
@@ -459,8 +483,3 @@ class Mirror:
                 if stored[at] is not None:
                     row[column.logical_name] = table.decode(column, stored[at])
             yield row
-
-
-def _ask(guard: Callable[[int, int], None] | None, missing: Sequence[str], known: int) -> None:
-    if guard is not None and missing:
-        guard(len(missing), known)

@@ -24,6 +24,7 @@ from d365sync.errors import NOT_THERE, GuardError, RemoteError, UsageError
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.cycle import Outcome, databases, noted, pusher
 from d365sync.sync.definitions import definitions
+from d365sync.sync.guarding import NOTHING, Accepted, Warden
 from d365sync.sync.identity import claim
 from d365sync.sync.modes import check_columns
 from d365sync.sync.pull import mirror_table
@@ -38,13 +39,14 @@ NAMED = 5
 class _Command:
     """What is commanded, in which write mode, and the columns of the organization's own it is about.
 
-    ``before`` is the traffic of the client as it began.
+    ``before`` is the traffic of the client as it began. ``accepted`` is how far guards let it pass, None if none looks.
     """
 
     name: str
     mode: str
     own: tuple[str, ...]
     before: Traffic
+    accepted: Accepted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,13 @@ class Commanded:
         return Outcome.PARTIAL if skips or failed else Outcome.OK
 
 
-def apply_saved(line: Line, saved: SavedPlan, *, write: bool) -> Commanded:
+def apply_saved(line: Line, saved: SavedPlan, *, write: bool, accepted: Accepted = NOTHING) -> Commanded:
     """Write a saved plan if every goal of it still is as it was.
 
     Raises:
         GuardError: a goal changed, or the plan is of another organization, or it writes to columns of the
-            organization's own that the configuration does not name; nothing was written.
+            organization's own that the configuration does not name, or it is not plausible and no more is
+            ``accepted``; nothing was written.
         ConfigError: a column of the organization's own cannot take its number.
     """
     before = line.client.usage.since()
@@ -87,7 +90,7 @@ def apply_saved(line: Line, saved: SavedPlan, *, write: bool) -> Commanded:
         more = f" and {counted(len(stale) - NAMED, 'more goal')}" if len(stale) > NAMED else ""
         raise GuardError(f"the plan is stale: {'; '.join(stale[:NAMED])}{more}", hint="make a new plan and look at it")
     plan = as_write_plan(saved, goals, line.config.writeback.columns.get(STAMP, ""))
-    return _write(line, table, _Command("apply", saved.mode, own, before), plan, goals, write=write)
+    return _write(line, table, _Command("apply", saved.mode, own, before, accepted), plan, goals, write=write)
 
 
 def undo(line: Line, run_id: str, *, write: bool) -> Commanded:
@@ -138,11 +141,28 @@ def _write(
         return Commanded(plan)
     with noted(line, command.name, command.mode, line.clock(), command.before) as run_id:
         written = line.journal.written_values()
+        if command.accepted is not None:
+            _guard(Warden(line, run_id, command.accepted, "apply PLAN"), table, command, plan, goals)
         pushed = pusher(line, run_id, table, command.own).push(plan, goals, leaving_alone, written)
     result = Commanded(plan, run_id, pushed)
     counts = {**_counts(result, pushed), **line.client.usage.since(command.before).counts}
     line.journal.finish_run(run_id, result.outcome.name.lower(), counts, "", line.clock())
     return result
+
+
+def _guard(warden: Warden, table: MirrorTable, command: _Command, plan: WritePlan, goals: Mapping[str, Goal]) -> None:
+    """Let a plan pass that is plausible, beside the other open goals as they are mirrored, or accepted.
+
+    Raises:
+        GuardError: it is neither.
+    """
+    line = warden.line
+    mirrored = line.mirror.rows(table) if line.mirror.is_pulled(table) else []
+    others = (goal_of(row, command.own) for row in mirrored)
+    every = {**{goal.id: goal for goal in others if goal.is_open}, **goals}
+    findings = warden.judge(plan, every, line.journal.goals_written(command.mode), {}, command.mode)
+    owner = line.journal.owner()
+    warden.check(plan, findings, command.mode, owner[1] if owner else "")
 
 
 def _counts(result: Commanded, pushed: Pushed) -> Mapping[str, int]:

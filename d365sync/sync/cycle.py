@@ -14,51 +14,33 @@ from enum import IntEnum
 import structlog
 
 from d365sync.config import Config
-from d365sync.core.goals.book import BOOK_COLUMNS
 from d365sync.core.goals.doubles import Doubles, double_problems
-from d365sync.core.goals.goal import GoalBook
-from d365sync.core.goals.modes import OVERRIDE, PLAN, RECALCULATE
-from d365sync.core.goals.needs import (
-    columns_needed,
-    goals_to_compute,
-    labels_tested,
-    tables_named,
-    tables_referred,
-)
-from d365sync.core.goals.participation import group_goals
+from d365sync.core.goals.guards import Finding
+from d365sync.core.goals.modes import COLUMNS, OVERRIDE, PLAN, RECALCULATE
 from d365sync.core.goals.periods import differing_periods
 from d365sync.core.goals.rollup import Rollup, roll_up
 from d365sync.core.goals.stale import stale_trees
 from d365sync.core.goals.writes import Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
 from d365sync.core.problems import Problem, Severity
-from d365sync.core.schema import Schema, Table
 from d365sync.dataverse.usage import Traffic
-from d365sync.errors import FORBIDDEN, AuthError, ConfigError, MisfitError, RejectedError, SchemaError
+from d365sync.errors import FORBIDDEN, AuthError, ConfigError, GuardError
 from d365sync.journal.store import Values
-from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.collecting import uncollected
 from d365sync.sync.cuts import columns_read
-from d365sync.sync.definitions import definitions, labelled, oldest_definition
 from d365sync.sync.doubles import begin_watch, watched_doubles
+from d365sync.sync.guarding import NOTHING, Accepted, Warden, accepted_message, writable
 from d365sync.sync.identity import Owned, check_organization, claim
-from d365sync.sync.modes import check_own_columns, faults_of, own_columns, planned_as, planner_of
-from d365sync.sync.pull import UNKNOWN_COLUMN, Puller, TablePull, Way, mirror_table
+from d365sync.sync.modes import check_own_columns, own_columns, planned_as, planner_of
+from d365sync.sync.pull import TablePull, Way
+from d365sync.sync.pulling import pull_fitting
 from d365sync.sync.push import Pushed, Pusher, planning_again
 from d365sync.sync.recalculate import Recalculator
 from d365sync.sync.recompute import Recomputed, Recomputer
-from d365sync.sync.snapshot import Line, Snapshot, load_book, snapshot_of
-from d365sync.sync.visibility import MANAGER_COLUMNS, Visibility, VisibilityReader
+from d365sync.sync.snapshot import Line, Snapshot
+from d365sync.sync.visibility import Visibility, VisibilityReader
 
 log = structlog.get_logger(__name__)
-
-LATE_TABLES = ("systemuser", "team")
-"""Book tables that rollup queries often link to: pulled after it is known which columns they need."""
-
-
-TRUSTED = dt.timedelta(minutes=10)
-"""Age up to which remembered definitions are not doubted when a rollup field or query does not fit them."""
-UNFIT = ("rollup-query-unusable", "rollup-field-unusable")
 
 
 class Outcome(IntEnum):
@@ -74,7 +56,8 @@ class Outcome(IntEnum):
 class CycleResult:
     """What one cycle did; ``recomputed`` are the ids of the goals whose own part was computed now.
 
-    ``mode`` is the write mode that ``plan`` is made for.
+    ``mode`` is the write mode that ``plan`` is made for. ``findings`` say what guards see in it: what a person
+    accepted, or, where nothing was to be written, what would stop it.
     """
 
     run_id: str
@@ -87,6 +70,7 @@ class CycleResult:
     traffic: Traffic
     doubles: Doubles = field(default_factory=Doubles)
     mode: str = OVERRIDE
+    findings: tuple[Finding, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -117,23 +101,27 @@ class CycleResult:
         }
 
 
-def run_cycle(line: Line, *, command: str, write: bool, full: bool = False) -> CycleResult:
-    """Run one cycle; write only if ``write``, from nothing if ``full``.
+def run_cycle(
+    line: Line, *, command: str, write: bool, full: bool = False, accepted: Accepted = NOTHING
+) -> CycleResult:
+    """Run one cycle; write only if ``write``, from nothing if ``full``; past the guards as far as ``accepted``.
 
     Raises:
+        GuardError: rows are gone, or (with ``write``) the plan is not plausible, and no more is accepted.
         D365SyncError: the run cannot go on; the journal says so, and the mirror stays usable.
     """
     now = line.clock()
     before = line.client.usage.since()
     with noted(line, command, line.config.writeback.mode if write else PLAN, now, before) as run_id, uncollected():
-        result = _cycle(line, run_id, now, before, write=write, full=full)
-    line.journal.finish_run(run_id, result.outcome.name.lower(), result.counts, "", line.clock())
+        result = _cycle(line, Warden(line, run_id, accepted), now, before, write=write, full=full)
+    message = accepted_message(result.findings) if write else ""
+    line.journal.finish_run(run_id, result.outcome.name.lower(), result.counts, message, line.clock())
     return result
 
 
 @contextmanager
 def noted(line: Line, command: str, mode: str, now: dt.datetime, before: Traffic) -> Iterator[str]:
-    """Note in the journal that a run begins, and that it failed if it does; yield its id.
+    """Note in the journal that a run begins, and that it failed or was refused if it is; yield its id.
 
     ``before`` is the traffic before it. What came of a run that did not fail is for the caller to note.
     """
@@ -141,17 +129,21 @@ def noted(line: Line, command: str, mode: str, now: dt.datetime, before: Traffic
     try:
         yield run_id
     except BaseException as error:
-        cost = line.client.usage.since(before).counts
-        line.journal.finish_run(run_id, "failed", cost, str(error) or type(error).__name__, line.clock())
+        cost = dict(line.client.usage.since(before).counts)
+        refused = isinstance(error, GuardError)
+        if isinstance(error, GuardError) and isinstance(error.plan, WritePlan):
+            cost["planned_goals"] = len(error.plan.writes)
+        message = str(error) or type(error).__name__
+        line.journal.finish_run(run_id, "refused" if refused else "failed", cost, message, line.clock())
         raise
 
 
-def _cycle(line: Line, run_id: str, now: dt.datetime, before: Traffic, *, write: bool, full: bool) -> CycleResult:
+def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, write: bool, full: bool) -> CycleResult:
     url = line.config.dataverse.url
     claim(line.client, url, databases(line))
     if full:
         line.mirror.drop_positions()
-    pulls, snapshot = _pull_with_fresh_definitions_if_needed(line, now)
+    pulls, snapshot = pull_fitting(line, now, warden)
     try:
         check_organization(url, snapshot.book.organization.id, databases(line))
     except ConfigError:
@@ -171,10 +163,13 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, before: Traffic, *, write:
         doubles = watched_doubles(line, snapshot, theirs, frozenset(recomputed.goals), trusted=trusted, idle=idle)
         rollup = replace(rollup, problems=(*rollup.problems, *double_problems(snapshot.book, doubles)))
     plan = plan_of(line, snapshot, rollup, theirs)
+    findings = judged(warden, snapshot, plan, written)
+    if write:
+        warden.check(plan, findings, planned_as(line.config), snapshot.book.organization.id)
     line.on_plan(plan)
-    pushed = _push(line, run_id, snapshot, plan, rollup, written) if write else None
+    pushed = _push(line, warden.run_id, snapshot, plan, rollup, written) if write else None
     return CycleResult(
-        run_id=run_id,
+        run_id=warden.run_id,
         snapshot=snapshot,
         pulls=pulls,
         recomputed=frozenset(recomputed.goals),
@@ -184,29 +179,8 @@ def _cycle(line: Line, run_id: str, now: dt.datetime, before: Traffic, *, write:
         traffic=line.client.usage.since(before),
         doubles=doubles,
         mode=planned_as(line.config),
+        findings=findings,
     )
-
-
-def _pull_with_fresh_definitions_if_needed(line: Line, now: dt.datetime) -> tuple[tuple[TablePull, ...], Snapshot]:
-    """Pull; if an answer or a goal does not fit the remembered definitions, read those again and pull once more.
-
-    What still does not fit then, or fits definitions just read as little, is the record's own fault.
-    """
-    remembered = oldest_definition(line.mirror)
-    old = remembered is not None and now - remembered > TRUSTED
-    try:
-        pulls, snapshot = pull_all(line, now, keep_damaged=remembered is not None and not old)
-    except (MisfitError, RejectedError) as error:
-        if isinstance(error, RejectedError) and (remembered is None or error.code not in UNKNOWN_COLUMN):
-            raise
-        log.warning("definitions.stale", reason=str(error))
-    else:
-        unfit = old and any(problem.code in UNFIT for problem in snapshot.grouping.problems)
-        changed = remembered is not None and faults_of(line.config, snapshot.schema.table("goal"))
-        if not unfit and not changed:
-            return pulls, snapshot
-    line.mirror.forget_definitions()
-    return pull_all(line, now, fresh=True, keep_damaged=True)
 
 
 def _give_up_when_no_goal_may_be_computed(pulls: Iterable[TablePull], snapshot: Snapshot) -> None:
@@ -220,60 +194,6 @@ def _give_up_when_no_goal_may_be_computed(pulls: Iterable[TablePull], snapshot: 
     if closed and groups and all(closed.keys() & columns_read(group, snapshot.schema).keys() for group in groups):
         first = closed[min(closed)]
         raise AuthError(first.reason, status=FORBIDDEN, hint=first.mend)
-
-
-def pull_all(
-    line: Line, now: dt.datetime, *, fresh: bool = False, keep_damaged: bool = False
-) -> tuple[tuple[TablePull, ...], Snapshot]:
-    """Pull what was pulled the last time, all at once; then what the goals need besides. ``fresh`` are the definitions.
-
-    ``keep_damaged``: see :class:`Puller`.
-
-    The first time, the tables that define goals come first: they name the others.
-    """
-    rules = line.config.pull
-    puller = Puller(
-        line.client, line.mirror, rules, now, line.watcher, definitions_are_fresh=fresh, keep_damaged=keep_damaged
-    )
-    before = set(line.mirror.bookmarks())
-    schema = definitions(line.client, line.mirror, {*BOOK_COLUMNS, *before}, now)
-    own = {"goal": own_columns(line.config)}
-    extra = {name: (*line.mirror.columns_of(name), *own.get(name, ())) for name in BOOK_COLUMNS}
-    tables = {name: _book_table(schema, name, extra[name]) for name in BOOK_COLUMNS}
-    first = {name: table for name, table in tables.items() if name in before or name not in LATE_TABLES}
-    others = sorted(before & schema.tables.keys() - tables.keys())
-    first |= {name: mirror_table(schema.table(name), line.mirror.columns_of(name)) for name in others}
-    pulls = puller.pull(list(first.values()))
-    schema, needed = _needs(line, schema, load_book(line, tables), now)
-    for name in [*LATE_TABLES, *sorted(set(needed) - set(LATE_TABLES))]:
-        known = tables[name].wanted if name in tables else frozenset()
-        tables[name] = _merged(schema, name, known | needed.get(name, frozenset()))
-    late = [table for name, table in tables.items() if name not in first or table.shape != first[name].shape]
-    for some in _rounds(line.mirror, late):
-        pulls += puller.pull(some)
-    line.mirror.forget_positions(first.keys() - tables.keys())
-    last = {pull.name: pull for pull in pulls if pull.name in tables}
-    return tuple(last.values()), snapshot_of(line, schema, tables, now)
-
-
-def _needs(line: Line, schema: Schema, book: GoalBook, now: dt.datetime) -> tuple[Schema, Mapping[str, frozenset[str]]]:
-    """Return the definitions of all that the goals name, and the columns they need by table."""
-    schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_named(book), now)])
-    schema = Schema.of([*schema.tables.values(), *_more(line, schema, tables_referred(book, schema), now)])
-    schema = labelled(line.client, line.mirror, schema, labels_tested(book, schema), now)
-    grouping = group_goals(book, schema, goals_to_compute(book))
-    needed = columns_needed(grouping.groups, schema, book.rules.hierarchy)
-    if line.config.rollup.visibility == "manager":
-        needed = {**needed, **{name: needed.get(name, frozenset()) | more for name, more in MANAGER_COLUMNS.items()}}
-    return schema, needed
-
-
-def _rounds(mirror: Mirror, tables: list[MirrorTable]) -> list[list[MirrorTable]]:
-    """Return the tables to pull together; before a first load the small ones, whose delta tokens may serve it."""
-    rest = [table for table in tables if table.name not in LATE_TABLES]
-    if all(mirror.position(table.name) for table in rest):
-        return [tables]
-    return [[table for table in tables if table.name in LATE_TABLES], rest]
 
 
 def refresh_visibility(line: Line, snapshot: Snapshot, now: dt.datetime, *, full: bool = False) -> Visibility | None:
@@ -326,6 +246,16 @@ def plan_of(line: Line, snapshot: Snapshot, rollup: Rollup, theirs: frozenset[st
     """Compare every goal with our numbers, as the write mode does."""
     kept = line.journal.kept_values(planned_as(line.config))
     return plan_writes(snapshot.book, rollup, theirs, kept, planner_of(line.config))
+
+
+def judged(
+    warden: Warden, snapshot: Snapshot, plan: WritePlan, written: Mapping[str, tuple[Values, ...]]
+) -> tuple[Finding, ...]:
+    """Return what guards see in a plan for the goals of a snapshot."""
+    mode = planned_as(warden.line.config)
+    known = warden.line.journal.goals_written(mode) if mode == COLUMNS else written.keys()
+    names = {metric.id: metric.name for metric in snapshot.book.metrics.values()}
+    return warden.judge(plan, writable(snapshot.book.goals, plan), known, names, mode)
 
 
 def pusher(line: Line, run_id: str, goals: MirrorTable, own: tuple[str, ...]) -> Pusher:
@@ -384,20 +314,6 @@ def _recalculator(line: Line, run_id: str, snapshot: Snapshot) -> Recalculator:
         batch_size=writeback.batch_size,
         on_goal=line.on_write,
     )
-
-
-def _more(line: Line, schema: Schema, names: Iterable[str], now: dt.datetime) -> Iterable[Table]:
-    return definitions(line.client, line.mirror, set(names) - set(schema.tables), now).tables.values()
-
-
-def _book_table(schema: Schema, name: str, extra: Iterable[str]) -> MirrorTable:
-    if name not in schema.tables:
-        raise SchemaError(f"this organization has no table '{name}', which goals need", table=name)
-    return mirror_table(schema.table(name), [*BOOK_COLUMNS[name], *extra])
-
-
-def _merged(schema: Schema, name: str, needed: Iterable[str]) -> MirrorTable:
-    return mirror_table(schema.table(name), [*BOOK_COLUMNS.get(name, ()), *needed])
 
 
 def _matters(skip: Skip) -> bool:

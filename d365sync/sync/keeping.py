@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from d365sync.dataverse.decoding import StoredPage
-from d365sync.errors import GuardError
 from d365sync.mirror.bookmarks import Position
-from d365sync.mirror.store import Applied, Mirror
+from d365sync.mirror.store import Applied, Guard, Mirror
 from d365sync.mirror.tables import MirrorTable
 
 
@@ -24,48 +23,30 @@ class Keeping(Protocol):
         """Keep one page."""
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """Refuses to believe that most rows of a table were deleted because a full read did not show them.
-
-    Tables of less than ``rows`` rows are not guarded; ``percent`` is the greatest part that may be missing.
-    """
-
-    table: str
-    rows: int
-    percent: int
-
-    def __call__(self, missing: int, known: int) -> None:
-        """Let ``missing`` of ``known`` rows be removed.
-
-        Raises:
-            GuardError: too many are missing.
-        """
-        if known >= self.rows and missing * 100 > known * self.percent:
-            raise GuardError(
-                f"{self.table}: a full read showed {known - missing} of the {known} rows known; nothing was removed",
-                hint="look whether the application user lost a privilege; if the rows are really gone, "
-                "run `d365sync sync --full`, which makes the mirror again without asking",
-            )
-
-
 @dataclass(slots=True)
 class Replaced:
-    """Puts rows under their key. With ``load_number``, rows the load did not see are removed at its end."""
+    """Puts rows under their key, and removes those that are gone at the end: if the guard lets it.
+
+    With ``load_number``, rows the load did not see are gone.
+    """
 
     mirror: Mirror
     table: MirrorTable
     load_number: int | None = None
     guard: Guard | None = None
     applied: Applied = field(default_factory=Applied)
+    _gone: dict[str, None] = field(default_factory=dict)
 
     def take(self, page: StoredPage, last: Position | None) -> None:
         """Keep one page in one transaction."""
-        one = self.mirror.put(
-            self.table, page.rows, page.deleted, load_number=self.load_number, last=last, guard=self.guard
-        )
+        for row in page.rows if self._gone else ():
+            self._gone.pop(str(row[0]), None)
+        self._gone.update(dict.fromkeys(page.deleted))
+        gone = () if last is None else tuple(self._gone)
+        one = self.mirror.put(self.table, page.rows, gone, load_number=self.load_number, last=last, guard=self.guard)
         self.applied.changed += one.changed
         self.applied.deleted += one.deleted
+        self.applied.withheld = one.withheld
 
 
 @dataclass(slots=True)

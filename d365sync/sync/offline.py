@@ -19,11 +19,12 @@ from d365sync.core.schema import Schema
 from d365sync.errors import UsageError
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.collecting import uncollected
-from d365sync.sync.cycle import LATE_TABLES, known_visibility, plan_of, recompute, roll_up_all
+from d365sync.sync.cycle import known_visibility, plan_of, recompute, roll_up_all
 from d365sync.sync.definitions import remembered
 from d365sync.sync.doubles import kept_doubles
 from d365sync.sync.modes import own_columns
 from d365sync.sync.pull import mirror_table
+from d365sync.sync.pulling import LATE_TABLES
 from d365sync.sync.snapshot import Line, Snapshot, load_book, snapshot_of
 
 

@@ -32,6 +32,7 @@ import structlog
 
 from d365sync.config import PullSection
 from d365sync.core.goals.book import BOOK_COLUMNS
+from d365sync.core.goals.guards import GuardRules, Losses, judge_losses
 from d365sync.core.goals.participation import read_back_only
 from d365sync.core.schema import Table
 from d365sync.core.values import parse_instant
@@ -39,10 +40,10 @@ from d365sync.dataverse.ahead import FetchedPage
 from d365sync.dataverse.decoding import PageDecoder, StoredPage
 from d365sync.errors import FORBIDDEN, AuthError, BookmarkExpiredError, MisfitError, ProtocolError, RejectedError
 from d365sync.mirror.bookmarks import Position
-from d365sync.mirror.store import Mirror
+from d365sync.mirror.store import Applied, Guard, Mirror, Withheld
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.allocating import give_back_large_blocks
-from d365sync.sync.keeping import Appended, Guard, Keeping, Replaced
+from d365sync.sync.keeping import Appended, Keeping, Replaced
 from d365sync.sync.partitions import PartitionedLoad, TokenNotSharedError
 from d365sync.sync.streams import side_by_side
 
@@ -145,7 +146,8 @@ class Puller:
     """Everything one pull needs; ``now`` is the start of the cycle.
 
     ``definitions_are_fresh`` tells that a column the remote does not know is not the definitions' fault,
-    ``keep_damaged`` that a value which is not of its column's type is not, and is to be left out.
+    ``keep_damaged`` that a value which is not of its column's type is not, and is to be left out. ``withheld`` are, by
+    table, the rows that a guard kept from being removed; such a table's bookmark stays.
     """
 
     client: DataverseClient
@@ -155,13 +157,14 @@ class Puller:
     watcher: Watcher = field(default_factory=Watcher)
     definitions_are_fresh: bool = False
     keep_damaged: bool = False
+    guards: GuardRules = field(default_factory=GuardRules)
+    withheld: dict[str, tuple[MirrorTable, Withheld]] = field(default_factory=dict)
 
     def pull(self, tables: Sequence[MirrorTable]) -> list[TablePull]:
         """Bring tables up to date, several at once; return what each brought, in the order given.
 
         Raises:
             RemoteError, ProtocolError: the remote; what was applied before stays, the bookmark does not move.
-            GuardError: a table came back with so few of its rows that the rest is not believed to be deleted.
             MirrorError: the mirror.
         """
         give_back_large_blocks()
@@ -261,7 +264,7 @@ class Puller:
 
     def _follow(self, table: MirrorTable, position: Position, link: str) -> Reading:
         decoder = PageDecoder(table.rows)
-        keeping = Replaced(self.mirror, table)
+        keeping = Replaced(self.mirror, table, guard=self._guard(table))
         return Reading(table, Way.DELTA, lambda: self.client.fetched_changes(decoder, link), keeping, position)
 
     def _poll(self, table: MirrorTable, position: Position) -> Reading:
@@ -305,9 +308,13 @@ class Puller:
 
     def _finished(self, reading: Reading) -> TablePull:
         kept = reading.keeping.applied
-        deleted = kept.deleted
+        deleted, withheld = kept.deleted, kept.withheld
         if reading.way is Way.POLL and self._is_sweep_due(reading.known):
-            deleted = self._sweep(reading.table)
+            swept = self._sweep(reading.table)
+            deleted, withheld = swept.deleted, swept.withheld
+        self.withheld.pop(reading.table.name, None)
+        if withheld is not None:
+            self.withheld[reading.table.name] = (reading.table, withheld)
         damaged = tuple(reading.damaged)
         return TablePull(
             reading.table.name, reading.way, reading.rows, kept.changed, deleted, reading.bytes, damaged=damaged
@@ -317,7 +324,7 @@ class Puller:
         swept_at = known.swept_at if known else None
         return swept_at is None or (self.now - swept_at).total_seconds() >= self.rules.sweep_every
 
-    def _sweep(self, table: MirrorTable) -> int:
+    def _sweep(self, table: MirrorTable) -> Applied:
         """Remove the rows whose id the remote no longer has."""
         key = table.table.primary_id
         present = [str(row[key]) for page in self.client.rows(table.table, [key]) for row in page.rows]
@@ -326,7 +333,7 @@ class Puller:
         return self.mirror.remove_missing(table, present, last, guard=self._guard(table))
 
     def _guard(self, table: MirrorTable) -> Guard:
-        return Guard(table.name, self.rules.guard_rows, self.rules.guard_percent)
+        return lambda missing, known: not judge_losses([Losses(table.name, missing, known)], self.guards)
 
 
 def mirror_table(table: Table, wanted: Iterable[str]) -> MirrorTable:

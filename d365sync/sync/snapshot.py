@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from zoneinfo import ZoneInfo
 
 from d365sync.config import Config
@@ -65,10 +65,21 @@ class Snapshot:
         return self.callers.context_for(self.context, group.caller_id)
 
 
-def snapshot_of(line: Line, schema: Schema, tables: Mapping[str, MirrorTable], now: dt.datetime) -> Snapshot:
+Widen: TypeAlias = Callable[[GoalBook], GoalBook]
+"""Gives the book whose open goals are to be computed, from the one that was read."""
+
+
+def as_it_is(book: GoalBook) -> GoalBook:
+    """Compute the goals that are open, and no others."""
+    return book
+
+
+def snapshot_of(
+    line: Line, schema: Schema, tables: Mapping[str, MirrorTable], now: dt.datetime, widen: Widen = as_it_is
+) -> Snapshot:
     """Read the goals from the mirror and arrange them."""
     zone = line.config.rollup.zone
-    book = load_book(line, tables)
+    book = widen(load_book(line, tables))
     return Snapshot(
         book=book,
         schema=schema,

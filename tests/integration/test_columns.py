@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from d365sync.app import App, opened
-from d365sync.cli.output import json_text
 from d365sync.cli.sync import plan_document
 from d365sync.core.goals.savedplan import SavedPlan, read_saved_plan
 from d365sync.core.goals.writes import SkipReason, WritePlan
@@ -25,6 +24,7 @@ from d365sync.errors import ConfigError, GuardError
 from d365sync.sync.commanded import apply_saved, undo
 from d365sync.sync.cycle import Outcome
 from d365sync.sync.doctor import Verdict, examine
+from d365sync.sync.documents import json_text
 from d365sync.sync.offline import computed, mirrored
 from tests.emulated import NOW, configuration, goal_values
 from tests.golden.casebook import made_id

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from d365sync.app import App, opened
-from d365sync.cli.output import json_text
 from d365sync.cli.sync import plan_document
 from d365sync.core.goals.savedplan import SavedPlan, read_saved_plan
 from d365sync.core.goals.writes import SkipReason
@@ -23,6 +22,7 @@ from d365sync.errors import AuthError, ConfigError, GuardError, UsageError
 from d365sync.journal.store import Intent
 from d365sync.sync.commanded import apply_saved, undo
 from d365sync.sync.cycle import Outcome
+from d365sync.sync.documents import json_text
 from tests.emulated import NOW, URL, application, configuration, goal_values
 from tests.golden.casebook import made_id
 from tests.integration.test_line import ANN, actual, change, load

@@ -102,7 +102,7 @@ class Row:
     codes: Sequence[int]
     holds: Callable[[Bout], object] = nothing_more
     theirs: frozenset[str] = frozenset()
-    pull: Mapping[str, object] = field(default_factory=dict)
+    guards: Mapping[str, object] = field(default_factory=dict)
     mended: Callable[[Emulator], object] = lambda _emulator: None
 
 
@@ -192,7 +192,7 @@ ROWS: Mapping[str, Row] = {
     "21-pages-in-a-circle": Row((1,)),
     "22-rows-change-while-paging": Row((0, 0)),
     "23-deleted-and-made-again": Row((0, 0, 0)),
-    "24-rows-vanish": Row((0, 4), nothing_removed, pull={"guard_rows": 10}),
+    "24-rows-vanish": Row((0, 4), nothing_removed, guards={"deletions_rows": 10}),
     "24-right-taken-away": Row((0, 6), names_the_right),
     "25-column-removed": Row((0, 3)),
     "26-poison-records": Row((3, 3), left_out_and_named, mended=correct_records),
@@ -223,8 +223,7 @@ def test_cycles_end_as_promised_and_the_next_quiet_one_leaves_all_right(name: st
     session = requests.Session()
     session.mount("https://", network)
     session.mount("http://", network)
-    rules = {**together, **row.pull}
-    config = configuration(emulator, tmp_path, dataverse={"page_size": 10}, pull=rules)
+    config = configuration(emulator, tmp_path, dataverse={"page_size": 10}, pull=together, guards=row.guards)
     with opened(config, clock=lambda: NOW, environ={}, session=session, timer=timer) as app:
         bout = Bout(app, emulator, network)
         faulty = FaultyApp(emulator.app, faults)

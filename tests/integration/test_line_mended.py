@@ -13,9 +13,10 @@ import requests
 from d365sync.core.values import Value
 from d365sync.emulator import Emulator
 from d365sync.errors import MirrorError, RetryableError
-from d365sync.sync.cycle import Outcome, pull_all
+from d365sync.sync.cycle import Outcome
 from d365sync.sync.explain import explain, find_goal
 from d365sync.sync.offline import computed, mirrored
+from d365sync.sync.pulling import pull_all
 from tests.emulated import NOW, application, goal_values
 from tests.golden.casebook import made_id
 from tests.integration.test_line import ANN, NORTH, Meddling, actual, load, through, writes

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 from werkzeug.wrappers import Request, Response
 
-from d365sync.cli.output import json_text
 from d365sync.cli.sync import plan_document
 from d365sync.core.goals.savedplan import read_saved_plan
 from d365sync.core.goals.writes import SkipReason
@@ -25,6 +24,7 @@ from d365sync.emulator.refuse import Refusal
 from d365sync.errors import RetryableError
 from d365sync.sync.commanded import apply_saved
 from d365sync.sync.cycle import Outcome
+from d365sync.sync.documents import json_text
 from tests.bench.writing import GOALS, many_goals
 from tests.emulated import NOW, application, goal_values
 from tests.golden.casebook import made_id

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from d365sync.app import App, opened
-from d365sync.cli.output import json_text
 from d365sync.cli.sync import plan_document
 from d365sync.core.goals.savedplan import read_saved_plan
 from d365sync.core.goals.writes import SkipReason
@@ -24,6 +23,7 @@ from d365sync.emulator.settings import ClosedGoals
 from d365sync.errors import AuthError, UsageError
 from d365sync.sync.commanded import undo
 from d365sync.sync.cycle import CycleResult, Outcome
+from d365sync.sync.documents import json_text
 from d365sync.sync.offline import computed, mirrored
 from tests.emulated import NOW, configuration, goal_values
 from tests.golden.casebook import Cells, made_id

@@ -7,6 +7,7 @@ import pytest
 
 from d365sync.config import find_file, load, parse, resolve_secret
 from d365sync.config_template import render
+from d365sync.core.goals.guards import GuardName, GuardRules
 from d365sync.core.goals.rollup import ClosedChild
 from d365sync.core.schedule import in_words
 from d365sync.errors import ConfigError
@@ -51,6 +52,15 @@ def test_unknown_keys_come_with_a_suggestion() -> None:
         "unknown key dataverse.tenantid (did you mean dataverse.tenant_id?)",
     )
     assert problems({"dataverse": REMOTE, "storge": {}}) == ("unknown key storge (did you mean storage?)",)
+
+
+def test_guards_take_their_thresholds_and_old_names_say_the_new_ones() -> None:
+    config = parse({"dataverse": REMOTE}, {"D365SYNC_GUARDS__OFF": "jumps, totals"}, folder=FOLDER)
+    assert config.guards.rules == GuardRules(off=frozenset({GuardName.JUMPS, GuardName.TOTALS}))
+    wrong = {"dataverse": REMOTE, "pull": {"guard_rows": 10}, "guards": {"off": ["zeros"]}}
+    moved, unknown = problems(wrong)
+    assert moved == "pull.guard_rows is called guards.deletions_rows now"
+    assert unknown.startswith("guards.off.0: input should be 'deletions', 'emptied'")
 
 
 def test_a_missing_key_is_named() -> None:
