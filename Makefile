@@ -52,7 +52,7 @@ docs: $(BASE)  ## write the generated documents again
 
 lock: $(DEV)  ## pin every dependency again, with hashes
 	@$(BIN)/pip install -q uv
-	@for f in base dev bench; do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	@for f in base dev bench audit; do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		--upgrade requirements/$$f.in -o requirements/$$f.txt; done
 
 clean:  ## remove the virtual environment and what the demo left

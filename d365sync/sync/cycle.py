@@ -89,6 +89,7 @@ class CycleResult:
             "goals": len(self.snapshot.book.goals),
             "rows": sum(pull.rows for pull in self.pulls),
             "changed_rows": sum(pull.changed + pull.deleted for pull in self.pulls),
+            "deleted_rows": sum(pull.deleted for pull in self.pulls),
             "recomputed_goals": len(self.recomputed),
             "planned_goals": len(self.plan.writes),
             "written_goals": len(self.pushed.written) if self.pushed else 0,
