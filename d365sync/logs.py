@@ -9,15 +9,24 @@ IO: stderr.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import MutableMapping
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
 import structlog
+import structlog.stdlib
+
+from d365sync.errors import ConfigError
 
 HIDDEN = "***"
 SHORTEST_HIDDEN = 4
+LINE = "d365sync_line"
+"""The attribute of a log record that is one of our own lines."""
 TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(\.[\w-]*)?")
 """A JSON Web Token, also without its signature. Source: RFC 7519."""
 _secrets: set[str] = set()
@@ -36,20 +45,42 @@ def redact(text: str) -> str:
     return TOKEN.sub(HIDDEN, text)
 
 
-def configure(*, level: int, tty: bool) -> None:
-    """Set up logging for one process."""
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """A log in a file of mode 0600: begun anew at ``most_bytes``, with so many older ones kept beside it.
+
+    One process may write to it.
+    """
+
+    path: Path
+    most_bytes: int = 10_000_000
+    backups: int = 5
+
+
+def configure(*, level: int, tty: bool, file: LogFile | None = None) -> None:
+    """Set up logging for one process: on stderr, or in a file; ``tty`` means for people, otherwise as JSON lines.
+
+    What other packages log (warnings and worse) becomes events like our own, and hides the same.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    handler: logging.Handler = logging.StreamHandler(sys.stderr) if file is None else _opened(file)
     structlog.configure(
         processors=processors(tty=tty),
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr)
+        if file is None
+        else lambda *_arguments: _FileLogger(handler),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+    handler.setFormatter(_Formatter(processors=[_Formatter.remove_processors_meta, *processors(tty=tty)]))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
 def processors(*, tty: bool) -> list[Any]:
     """Return what an event passes on its way to the log; the last makes it text."""
-    renderer: Any = structlog.dev.ConsoleRenderer() if tty else structlog.processors.JSONRenderer()
+    renderer: Any = structlog.dev.ConsoleRenderer() if tty else structlog.processors.JSONRenderer(ensure_ascii=False)
     as_document = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
     return [
         structlog.contextvars.merge_contextvars,
@@ -59,6 +90,52 @@ def processors(*, tty: bool) -> list[Any]:
         _redact_event,
         renderer,
     ]
+
+
+class _PrivateRotatingFile(RotatingFileHandler):
+    """A rotating log that its user alone may read."""
+
+    def _open(self) -> Any:
+        return open(
+            self.baseFilename,
+            self.mode,
+            encoding=self.encoding,
+            errors=self.errors,
+            opener=lambda path, flags: os.open(path, flags, 0o600),
+        )
+
+
+def _opened(file: LogFile) -> logging.Handler:
+    try:
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        return _PrivateRotatingFile(
+            file.path, maxBytes=file.most_bytes, backupCount=file.backups, encoding="utf-8", errors="backslashreplace"
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"the log {file.path} cannot be written: {error.strerror}", hint="set logging.file, or its folder's rights"
+        ) from None
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Makes lines of what others log; our own are lines already."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: str | None = record.__dict__.get(LINE)
+        return super().format(record) if line is None else line
+
+
+class _FileLogger:
+    """Writes our events by a handler."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self._handler = handler
+
+    def msg(self, line: str) -> None:
+        """Write one line; rotate before, where it is time."""
+        self._handler.handle(logging.makeLogRecord({LINE: line}))
+
+    log = debug = info = warn = warning = error = err = critical = fatal = exception = msg
 
 
 def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -11,6 +11,7 @@ import itertools
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import uuid4
 
 import requests
 import structlog
@@ -35,6 +36,8 @@ API_VERSION = "v9.2"
 JSON = "application/json"
 STRANGER_ATTEMPTS = 3
 """Attempts at a host that has never answered: its address is more likely wrong than its network down."""
+CLIENT_REQUEST_ID = "x-ms-client-request-id"
+"""Names each sending, so that an answer that never came can be asked for too. Source: OData on Microsoft's services."""
 NO_CONTENT = 204
 UNREAD = (THROTTLED, 503)
 """Statuses of requests that were not carried out. Source: Service protection API limits. Assumed: of 503."""
@@ -207,7 +210,14 @@ class Transport:
                 last = strange or late or attempt >= self._retry.attempts or not call.may_repeat(error, went)
                 if last or not (asked or self._repeats.take()):
                     raise
-                log.info("request.retry", request=call.what, attempt=attempt, wait_s=round(wait_s, 1), why=str(error))
+                log.info(
+                    "request.retry",
+                    request=call.what,
+                    attempt=attempt,
+                    wait_s=round(wait_s, 1),
+                    why=str(error),
+                    request_id=error.request_id,
+                )
                 self.usage.add(retries=1)
                 if not asked:
                     timer.wait_until(timer.now() + wait_s)
@@ -244,6 +254,7 @@ class Transport:
     def _once(self, call: _Call, token: str) -> Answer:
         prepared = call.prepared.copy()
         prepared.headers["Authorization"] = f"Bearer {token}"
+        prepared.headers[CLIENT_REQUEST_ID] = client_id = str(uuid4())
         with self.throttle.place() as round_:
             self.gate.pass_through(call.give_up_at)
             call.sent += 1
@@ -251,7 +262,15 @@ class Transport:
             if status == THROTTLED:
                 self.throttle.complained(round_)
         self._answered = True
-        log.debug("request.done", request=call.what, status=status, size=len(body), request_id=request_id(headers))
+        log.debug(
+            "request.done",
+            request=call.what,
+            status=status,
+            size=len(body),
+            attempt=call.sent,
+            request_id=request_id(headers),
+            client_request_id=client_id,
+        )
         if status < 500:
             self._circuit.answered()
         answer = _judged(call, status, headers, body)

@@ -128,7 +128,8 @@ def noted(line: Line, command: str, mode: str, now: dt.datetime, before: Traffic
     """
     run_id = line.journal.start_run(command, mode, now)
     try:
-        yield run_id
+        with structlog.contextvars.bound_contextvars(run=run_id):
+            yield run_id
     except BaseException as error:
         cost = dict(line.client.usage.since(before).counts)
         refused = isinstance(error, GuardError)

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -142,7 +143,7 @@ class PartitionedLoad:
         if page.next_link is None:
             return
         asking = ThreadPoolExecutor(1)
-        large = asking.submit(self._is_large)
+        large = asking.submit(copy_context().run, self._is_large)
         asking.shutdown(wait=False)
         for page in pages:
             yield page

@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -40,7 +41,10 @@ def side_by_side(
     one that each thread holds.
     """
     crew = _Crew(sources, ahead)
-    threads = [threading.Thread(target=crew.read, daemon=True) for _ in range(min(workers, len(sources)))]
+    threads = [
+        threading.Thread(target=copy_context().run, args=(crew.read,), daemon=True)
+        for _ in range(min(workers, len(sources)))
+    ]
     for thread in threads:
         thread.start()
     left = len(sources)
