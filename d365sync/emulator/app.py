@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 EXPIRE_TOKEN = "d365sync.expire_token"  # noqa: S105 - the name of a fault, not a secret
+_DATE = re.compile(r"(\d\d) (\w{3}) (\d{4})")
 COOKIE_LIFETIME = dt.timedelta(days=365 * 50)
 _SIGN_IN = re.compile(
     r"/([^/]+)/(v2\.0/\.well-known/openid-configuration|oauth2/v2\.0/token|oauth2/v2\.0/devicecode)"
@@ -89,7 +90,7 @@ class EmulatorApp:
             if response.status_code < 300:
                 applied = parse_preferences(request.headers.getlist("Prefer")).applied
         except Refusal as refusal:
-            response = refusal_response(refusal)
+            response = refusal_response(refusal, request.headers.getlist("Prefer"))
         return self._finished(response, applied, self.protection.left(user) if user else {})
 
     def _signed_in(self, request: Request) -> str:
@@ -121,16 +122,19 @@ class EmulatorApp:
                 spent.took_ms = measured_ms if request_ms is None else request_ms * operations
 
     def _finished(self, response: Response, applied: str, left: Mapping[str, str]) -> Response:
-        """Add the headers of the service. Source: a captured answer of a list call; Send parallel requests."""
+        """Add the headers of the service. Source: as of :func:`finish`; Send parallel requests."""
         settings = self.store.settings
         told = {"x-ms-dop-hint": settings.dop_hint, "x-ms-utilization-percent": settings.utilization_percent}
         finish(response, applied, {**left, **{name: value for name, value in told.items() if value}})
         if settings.doubled_request_ids:
-            for name in ("REQ_ID", "x-ms-service-request-id"):
-                response.headers[name] = f"{response.headers[name]},{response.headers[name]}"
+            request_id = response.headers["REQ_ID"]
+            response.headers["REQ_ID"] = f"{request_id},{request_id}"
+            response.headers["x-ms-service-request-id"] = f"{uuid.uuid4()},{request_id}"
         expires = format_datetime(self.store.clock.now() + COOKIE_LIFETIME, usegmt=True)
-        cookie = f"ReqClientId={uuid.uuid4()}; expires={expires}; path=/; secure; HttpOnly"
-        response.headers.add("Set-Cookie", cookie)
+        until = _DATE.sub(r"\1-\2-\3", expires)
+        organization = self.store.only("organization")["organizationid"]
+        for cookie in (f"ReqClientId={uuid.uuid4()}", f"orgId={organization}"):
+            response.headers.add("Set-Cookie", f"{cookie}; expires={until}; path=/; secure; HttpOnly")
         return response
 
     def _user_id(self, authorization: str) -> str:

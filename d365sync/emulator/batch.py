@@ -111,7 +111,7 @@ def _attempt(call: Call, operation: Operation, route: Route, addresses: dict[str
         if part.preferences.applied:
             response.headers["Preference-Applied"] = part.preferences.applied
     except Refusal as refusal:
-        response = refusal_response(refusal)
+        response = refusal_response(refusal, [value for name, value in operation.headers if name.lower() == "prefer"])
     response.headers["OData-Version"] = "4.0"
     return PartAnswer(response, operation.content_id)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,9 @@ from d365sync.emulator.refuse import (
 from d365sync.emulator.store import Store
 from d365sync.emulator.wire import WireError, decode_json, encode_json
 
+DETAILS = "Microsoft.PowerApps.CDS."
+SERVED = "OPTIONS,GET,HEAD,POST"
+"""What ``Allow`` and ``Public`` say of every address."""
 JSON = "application/json; odata.metadata=minimal"
 MAX_URL = 32_768
 PART_FAULT = "d365sync.part_fault"
@@ -243,18 +246,47 @@ def empty_response(status: int, headers: Mapping[str, str] | None = None) -> Res
     return response
 
 
-def refusal_response(refusal: Refusal) -> Response:
-    """Return the answer a refusal becomes: the error body, or bare text for a missing token."""
+def refusal_response(refusal: Refusal, prefer: Iterable[str] = ()) -> Response:
+    """Return the answer a refusal becomes: the error body, or bare text for a missing token.
+
+    The details that the ``Prefer`` headers ask for stand beside code and message. Source: Compose HTTP requests
+    (include more details with errors). Assumed: every refusal has those four, and none of those that tell of a plug-in.
+    """
     if refusal.status == 401:
         return Response(refusal.message, 401, refusal.headers, content_type="text/plain")
-    document = {"error": {"code": refusal.code, "message": refusal.message}}
+    asked = _asked(prefer)
+    details = {f"@{name}": value for name, value in _details(refusal).items() if asked.wants(name)}
+    document = {"error": {"code": refusal.code, "message": refusal.message, **details}}
     return json_response(document, status=refusal.status, headers=refusal.headers)
 
 
+def _asked(prefer: Iterable[str]) -> Preferences:
+    try:
+        return parse_preferences(prefer)
+    except Refusal:
+        return Preferences()
+
+
+def _details(refusal: Refusal) -> Mapping[str, str]:
+    error = f"Microsoft.Crm.CrmException%3a{refusal.code.removeprefix('0x')}"
+    link = f"http://go.microsoft.com/fwlink/?LinkID=398563&error={error}&client=platform"
+    return {
+        f"{DETAILS}ErrorDetails.ApiExceptionCategory": "ClientError" if refusal.status < 500 else "SystemFailure",
+        f"{DETAILS}ErrorDetails.ApiExceptionHttpStatusCode": str(refusal.status),
+        **({f"{DETAILS}HelpLink": link} if refusal.code else {}),
+        f"{DETAILS}InnerError.Message": refusal.message,
+    }
+
+
 def finish(response: Response, applied: str = "", further: Mapping[str, str] | None = None) -> Response:
-    """Add the headers every answer carries, and further ones. Source: a captured answer of a list call."""
+    """Add the headers every answer carries, and further ones.
+
+    Source: a captured answer of a list call; Use PowerShell with the Web API (debug using Fiddler: the answer of
+    WhoAmI). Assumed: what stands there on answers to GET stands on every answer.
+    """
     request_id = str(uuid.uuid4())
     response.headers.setdefault("OData-Version", "4.0")
+    response.headers.setdefault("Allow", SERVED)
     response.headers.update(
         {
             "Cache-Control": "no-cache",
@@ -264,6 +296,8 @@ def finish(response: Response, applied: str = "", further: Mapping[str, str] | N
             "AuthActivityId": str(uuid.uuid4()),
             "CRM.ServiceId": "CRMAppPool",
             "X-Source": f"{uuid.uuid4().hex},{uuid.uuid4().hex}",
+            "Public": SERVED,
+            "Vary": "Accept-Encoding",
             "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
             **(further or {}),
         }

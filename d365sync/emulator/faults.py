@@ -165,7 +165,7 @@ def _answer_instead(fault: Fault, request: Request) -> Response | None:
     refusal = _refusal(fault, request)
     if refusal is None:
         return None
-    response = finish(refusal_response(refusal))
+    response = finish(refusal_response(refusal, request.headers.getlist("Prefer")))
     if fault.body is not None:
         response.set_data(fault.body.encode())
     dress(fault, response)

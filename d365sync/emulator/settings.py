@@ -92,7 +92,7 @@ class EmulatorSettings:
     - ``limits``: the service protection limits, see :class:`ServiceLimits`
     - ``dop_hint``: what ``x-ms-dop-hint`` advises; empty: no such header
     - ``utilization_percent``: what ``x-ms-utilization-percent`` says; empty: no such header
-    - ``doubled_request_ids``: request ids come twice, with a comma between (seen on a real service)
+    - ``doubled_request_ids``: two request ids with a comma between, of REQ_ID the same twice (seen on a real service)
     - ``bulk_messages``: tables whose CreateMultiple, UpdateMultiple and UpsertMultiple differ from it, likewise
 
     ``Assumed:`` all of the following:

@@ -120,6 +120,13 @@ def test_each_part_has_its_own_conditions_and_preferences(org: Org) -> None:
     assert name_of(org, 1) == "one"
 
 
+def test_each_part_asks_for_the_details_of_its_own_error(org: Org) -> None:
+    missing = f"GET {deal(99)}"
+    asking = single(missing, 'Prefer: odata.include-annotations="Microsoft.PowerApps.CDS.HelpLink"\r\n')
+    text = send(org, asking, single(missing), prefer="odata.continue-on-error").text
+    assert text.count("@Microsoft.PowerApps.CDS.HelpLink") == 1
+
+
 def test_a_change_set_is_done_whole_or_not_at_all(org: Org) -> None:
     before = [name_of(org, 1), name_of(org, 2)]
     failing = change_set(rename(1, "a"), rename(2, "b"), operation(f"PATCH {deal(1)}", {"nosuchcolumn": 1}))

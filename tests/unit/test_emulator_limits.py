@@ -142,12 +142,14 @@ def test_further_headers_of_the_service() -> None:
     assert "x-ms-dop-hint" in headers
     assert "x-ms-utilization-percent" not in headers
     assert "ReqClientId=" in headers["Set-Cookie"]
-    assert "expires=Sat, 18 Apr 2076 12:00:00 GMT" in headers["Set-Cookie"]
+    assert "expires=Sat, 18-Apr-2076 12:00:00 GMT" in headers["Set-Cookie"]
     emulated = Org(dop_hint="17", utilization_percent="12", doubled_request_ids=True)
     headers = asked(emulated).headers
     assert (headers["x-ms-dop-hint"], headers["x-ms-utilization-percent"]) == ("17", "12")
     first, second = headers["REQ_ID"].split(",")
     assert first == second
+    other, same = headers["x-ms-service-request-id"].split(",")
+    assert other != same == first
     assert "x-ms-dop-hint" not in asked(Org(dop_hint="")).headers
 
 

@@ -252,3 +252,40 @@ def test_a_missing_privilege_is_named() -> None:
 def test_a_client_without_a_user_is_no_member() -> None:
     response = Org(application_user=False).call("GET", "WhoAmI")
     assert code(response) == (403, "0x80072560")
+
+
+CDS = "@Microsoft.PowerApps.CDS."
+HELP, INNER = f"{CDS}HelpLink", f"{CDS}InnerError.Message"
+CATEGORY, STATUS = f"{CDS}ErrorDetails.ApiExceptionCategory", f"{CDS}ErrorDetails.ApiExceptionHttpStatusCode"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("*", {CATEGORY, STATUS, HELP, INNER}),
+        ("Microsoft.PowerApps.CDS.ErrorDetails*", {CATEGORY, STATUS}),
+        ("Microsoft.PowerApps.CDS.ErrorDetails.*", {CATEGORY, STATUS}),
+        ("OData.Community.Display.V1.FormattedValue,Microsoft.PowerApps.CDS.HelpLink", {HELP}),
+        ("OData.Community.Display.V1.FormattedValue", set()),
+        ("", set()),
+    ],
+)
+def test_errors_have_the_details_that_are_asked_for(org: Org, wanted: str, expected: set[str]) -> None:
+    headers = {"Prefer": f'odata.include-annotations="{wanted}"'}
+    response = org.call("GET", f"goals({ANN})", headers=headers)
+    error = response.json()["error"]
+    assert error.keys() == {"code", "message", *expected}
+    told = {
+        CATEGORY: "ClientError",
+        STATUS: "404",
+        HELP: "http://go.microsoft.com/fwlink/?LinkID=398563&error=Microsoft.Crm.CrmException%3a80040217&client=platform",
+        INNER: error["message"],
+    }
+    assert {name: error[name] for name in expected} == {name: told[name] for name in expected}
+    assert "Preference-Applied" not in response.headers
+
+
+def test_what_is_not_done_has_no_link_to_help(org: Org) -> None:
+    headers = {"Prefer": 'odata.include-annotations="*"'}
+    error = org.call("GET", "opportunities?$compute=x", headers=headers).json()["error"]
+    assert (error[CATEGORY], HELP in error) == ("SystemFailure", False)

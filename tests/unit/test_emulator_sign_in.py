@@ -153,3 +153,7 @@ def test_answers_carry_the_headers_of_the_service() -> None:
     assert headers["x-ms-ratelimit-time-remaining-xrm-requests"] == "1,200.00"
     assert headers["x-ms-service-request-id"] == headers["REQ_ID"]
     assert "ARRAffinity" in headers["Set-Cookie"]
+    assert (headers["Allow"], headers["Public"]) == ("OPTIONS,GET,HEAD,POST",) * 2
+    assert headers["Vary"] == "Accept-Encoding"
+    cookies = [cookie.partition("=")[0] for cookie in response.raw.headers.getlist("Set-Cookie")]
+    assert cookies == ["ARRAffinity", "ReqClientId", "orgId"]

@@ -27,9 +27,9 @@ class Preferences:
     given: tuple[str, ...] = ()
 
     def wants(self, annotation: str) -> bool:
-        """Say whether an annotation was asked for (``*`` and ``Prefix.*`` included)."""
+        """Say whether an annotation was asked for, by name or by what it begins with: ``Prefix*``, ``*``."""
         return any(
-            pattern in ("*", annotation) or (pattern.endswith(".*") and annotation.startswith(pattern[:-1]))
+            pattern == annotation or (pattern.endswith("*") and annotation.startswith(pattern[:-1]))
             for pattern in self.annotations
         )
 
