@@ -57,11 +57,27 @@ def transaction(
     Raises:
         D365SyncError: ``failure`` of the database's own message.
     """
+    with connected(engine, failure) as connection, (for_writing(connection) if writes else connection).begin():
+        yield connection
+
+
+@contextmanager
+def connected(engine: Engine, failure: Callable[[str], D365SyncError]) -> Iterator[Connection]:
+    """Open a connection for several transactions; its temporary tables outlive them.
+
+    Raises:
+        D365SyncError: ``failure`` of the database's own message.
+    """
     try:
-        with (engine.execution_options(**{WRITES: True}) if writes else engine).begin() as connection:
+        with engine.connect() as connection:
             yield connection
     except SQLAlchemyError as error:
         raise failure(_first_line(error)) from error
+
+
+def for_writing(connection: Connection) -> Connection:
+    """Let the transactions of a connection wait for other writers at their beginning from now on."""
+    return connection.execution_options(**{WRITES: True})
 
 
 def _first_line(error: SQLAlchemyError) -> str:

@@ -10,6 +10,7 @@ IO: SQL.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,9 +25,9 @@ from d365sync.core.goals.slices import Slice
 from d365sync.core.rowshape import ETAG_KEY, StoredRow
 from d365sync.core.storage import is_plain
 from d365sync.core.values import Row, Value
-from d365sync.database import open_engine, transaction
+from d365sync.database import connected, for_writing, open_engine, transaction
 from d365sync.errors import MirrorError
-from d365sync.mirror import bookmarks, documents, fence, indexes, pages, slices, sums, unfit
+from d365sync.mirror import bookmarks, documents, fence, gone, indexes, pages, slices, sums, unfit
 from d365sync.mirror.bookmarks import Position
 from d365sync.mirror.layout import lay_out
 from d365sync.mirror.tables import BEFORE_PREFIX, ETAG_COLUMN, Dialect, MirrorTable, quote
@@ -304,31 +305,51 @@ class Mirror:
     def remove_missing(
         self,
         table: MirrorTable,
-        present: Iterable[str],
+        present: Iterable[Iterable[str]],
         last: Position,
         *,
         guard: Guard | None = None,
     ) -> Applied:
-        """Remove the rows whose id is not among ``present`` (an id sweep), and save the bookmark; guard as in put."""
-        applied = Applied()
-        with self._writing() as connection:
-            key = quote(table.table.primary_id)
-            known = {row[0] for row in connection.exec_driver_sql(f"SELECT {key} FROM {quote(table.name)}")}
-            missing = sorted(known - set(present))
-            self._end(pages.Writer(connection, self.dialect, table), missing, last, guard, applied)
+        """Remove the rows whose id is on none of the pages ``present`` (an id sweep); guard and bookmark as in put.
+
+        A page is taken when the one before is stored, outside any transaction. Only ids that are withheld are all in
+        memory.
+
+        Raises:
+            MirrorError: the database failed; nothing is removed.
+        """
+        with connected(self._engine, _failure) as connection:
+            with connection.begin():
+                gone.begin(connection, self.dialect)
+            for ids in present:
+                with connection.begin():
+                    gone.note_present(connection, self.dialect, ids)
+            with for_writing(connection).begin():
+                self._check_fence(connection)
+                applied = self._end_sweep(pages.Writer(connection, self.dialect, table), last, guard)
+                gone.end(connection)
         return applied
 
+    def _end_sweep(self, writer: pages.Writer, last: Position, guard: Guard | None) -> Applied:
+        """Remove the rows that no page had and save the bookmark, unless a guard says no."""
+        missing, rows = gone.count(writer), self._rows_of(writer.connection, writer.table.name)
+        if guard is not None and missing and not guard(missing, rows):
+            return Applied(withheld=Withheld(tuple(itertools.chain.from_iterable(gone.ids(writer))), rows, last))
+        deleted = sum(pages.remove_rows(writer, some) for some in gone.ids(writer))
+        bookmarks.save(writer.connection, writer.table.name, last)
+        return Applied(deleted=deleted)
+
     def _end(
-        self, writer: pages.Writer, gone: Sequence[str], last: Position, guard: Guard | None, applied: Applied
+        self, writer: pages.Writer, ids: Sequence[str], last: Position, guard: Guard | None, applied: Applied
     ) -> None:
         """Remove rows and save the bookmark, unless a guard says no."""
         name = writer.table.name
-        known = pages.known_ids(writer, gone) if guard and gone else []
+        known = pages.known_ids(writer, ids) if guard and ids else []
         rows = self._rows_of(writer.connection, name) if known else 0
         if guard is not None and known and not guard(len(known), rows):
             applied.withheld = Withheld(tuple(known), rows, last)
             return
-        applied.deleted += pages.remove_rows(writer, gone)
+        applied.deleted += pages.remove_rows(writer, ids)
         bookmarks.save(writer.connection, name, last)
 
     def note_unreadable(self, name: str, reason: str, mend: str) -> None:
@@ -449,16 +470,17 @@ class Mirror:
 
     @contextmanager
     def _transaction(self, *, writes: bool = False, fenced: bool = True) -> Iterator[Connection]:
-        def failure(message: str) -> MirrorError:
-            return MirrorError(f"the mirror failed: {message}", hint=HINT)
-
         try:
-            with transaction(self._engine, failure, writes=writes) as one:
-                if writes and fenced and self._epoch is not None:
-                    fence.check(one, self._epoch)
+            with transaction(self._engine, _failure, writes=writes) as one:
+                if writes and fenced:
+                    self._check_fence(one)
                 yield one
         except ValueError as error:
             raise MirrorError(f"a row cannot be mirrored: {error}") from error
+
+    def _check_fence(self, connection: Connection) -> None:
+        if self._epoch is not None:
+            fence.check(connection, self._epoch)
 
     def _rows_of(self, connection: Connection, name: str) -> int:
         return int(self._scalar(connection, f"SELECT COUNT(*) FROM {quote(name)}"))
@@ -483,3 +505,7 @@ class Mirror:
                 if stored[at] is not None:
                     row[column.logical_name] = table.decode(column, stored[at])
             yield row
+
+
+def _failure(message: str) -> MirrorError:
+    return MirrorError(f"the mirror failed: {message}", hint=HINT)

@@ -94,7 +94,7 @@ class MirrorTable:
 
     def create(self, dialect: Dialect) -> tuple[str, ...]:
         """Return the statements that make the table, without its key yet, and its before-images."""
-        lines = [f"{quote(name)} {_sql_type(kind, dialect)}" for name, kind in self.stored_columns]
+        lines = [f"{quote(name)} {sql_type(kind, dialect)}" for name, kind in self.stored_columns]
         key, rest = lines[0], lines[1:]
         return (
             f"CREATE TABLE {quote(self.name)} ({', '.join([f'{key} NOT NULL', *rest])})",
@@ -160,7 +160,8 @@ def marks(dialect: Dialect, values: Sequence[object]) -> str:
     return f"({', '.join([mark(dialect)] * len(values))})"
 
 
-def _sql_type(kind: StoredAs, dialect: Dialect) -> str:
+def sql_type(kind: StoredAs, dialect: Dialect) -> str:
+    """Return the type of a stored column; texts are compared byte by byte everywhere."""
     if kind is StoredAs.TEXT and dialect == "postgresql":
         return 'TEXT COLLATE "C"'
     return kind.value

@@ -327,7 +327,7 @@ class Puller:
     def _sweep(self, table: MirrorTable) -> Applied:
         """Remove the rows whose id the remote no longer has."""
         key = table.table.primary_id
-        present = [str(row[key]) for page in self.client.rows(table.table, [key]) for row in page.rows]
+        present = ([str(row[key]) for row in page.rows] for page in self.client.rows(table.table, [key]))
         position = self.mirror.position(table.name) or Position(self.now)
         last = Position(position.pulled_at, position.delta_link, position.watermark, swept_at=self.now)
         return self.mirror.remove_missing(table, present, last, guard=self._guard(table))
