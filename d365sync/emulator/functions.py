@@ -43,9 +43,14 @@ def user_privileges(call: Call, user_id: str) -> Response:
 
 
 def _parameters(call: Call, text: str) -> dict[str, str]:
-    if text and _PARAMETER.sub("", text):
-        raise bad_uri(f"Bad Request - Error in query syntax: '{text}'.")
-    found = {match[1]: match[2] for match in _PARAMETER.finditer(text)}
+    found: dict[str, str] = {}
+    position = 0
+    while position < len(text):
+        match = _PARAMETER.match(text, position)
+        if match is None:
+            raise bad_uri(f"Bad Request - Error in query syntax: '{text[:200]}'.")
+        found[match[1]] = match[2]
+        position = match.end()
     for name, value in found.items():
         if value.startswith("@"):
             if value not in call.arguments:

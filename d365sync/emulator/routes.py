@@ -47,7 +47,7 @@ def route(call: Call, path: str) -> Response:
         Refusal: no such address, or whatever the addressed part refuses.
     """
     if not path:
-        return _service_document(call)
+        return _only_get(call, lambda: _service_document(call))
     (name, key), *rest = _segments(path)
     named = _named(call, name, key, rest)
     if named is not None:

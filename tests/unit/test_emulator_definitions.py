@@ -85,6 +85,7 @@ def test_entity_sets_lead_to_entity_sets_and_tell_whether_they_are_tracked(schem
 def test_the_service_document_lists_the_same_entity_sets(schema: ET.Element) -> None:
     listed = {one["name"] for one in Org().get("")["value"]}
     assert listed == {one.get("Name") for one in schema.findall(f"{EDM}EntityContainer/{EDM}EntitySet")}
+    assert code(Org().call("PUT", "")) == (405, "0x80060888")
 
 
 def test_the_functions_and_actions_that_are_told_are_served(schema: ET.Element) -> None:

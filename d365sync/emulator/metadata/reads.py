@@ -214,6 +214,12 @@ def _selected(document: Document, select: str | None, allowed: Iterable[str], ki
 
 
 def _expanded(text: str) -> list[tuple[str, str | None]]:
-    if text and _EXPANDED.sub("", text):
-        raise not_implemented(f"the $expand '{text}' on definitions")
-    return [(match[1], match[2]) for match in _EXPANDED.finditer(text)]
+    found: list[tuple[str, str | None]] = []
+    position = 0
+    while position < len(text):
+        match = _EXPANDED.match(text, position)
+        if match is None:
+            raise not_implemented(f"the $expand '{text[:200]}' on definitions")
+        found.append((match[1], match[2]))
+        position = match.end()
+    return found

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from d365sync.emulator.odata.literals import MAX_DIGITS
 from d365sync.emulator.refuse import bad_uri
 
-_PREFERENCE = re.compile(r"\s*([\w.\-]+)\s*(?:=\s*(?:\"([^\"]*)\"|([^,\"]*)))?\s*(?:,|$)")
+_PART = re.compile(r'(?:"[^"]*"|[^,])+')
+_PREFERENCE = re.compile(r'([\w.\-]+)\s*(?:=\s*(?:"([^"]*)"|([^"]*)))?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +78,7 @@ def parse_preferences(headers: Iterable[str]) -> Preferences:
 
 def _pairs(headers: Iterable[str]) -> Iterable[tuple[str, str]]:
     for header in headers:
-        for match in _PREFERENCE.finditer(header):
-            yield match[1], (match[2] or match[3] or "").strip()
+        for part in _PART.findall(header):
+            match = _PREFERENCE.fullmatch(part.strip())
+            if match is not None:
+                yield match[1], (match[2] or match[3] or "").strip()
