@@ -281,8 +281,17 @@ def databases(line: Line) -> Mapping[str, Owned]:
 
 
 def _reader(line: Line, snapshot: Snapshot, now: dt.datetime) -> VisibilityReader:
-    refresh_s = line.config.rollup.visibility_refresh
-    return VisibilityReader(line.client, line.mirror, snapshot.book, snapshot.grouping, snapshot.tables, refresh_s, now)
+    rules = line.config
+    return VisibilityReader(
+        line.client,
+        line.mirror,
+        snapshot.book,
+        snapshot.grouping,
+        snapshot.tables,
+        rules.rollup.visibility_refresh,
+        now,
+        workers=rules.pull.tables,
+    )
 
 
 def _push(

@@ -15,8 +15,9 @@ import datetime as dt
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -31,6 +32,7 @@ from d365sync.errors import FORBIDDEN, AuthError, RejectedError
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.tables import MirrorTable
 from d365sync.mirror.visible import REFUSED, UNREADABLE, Fault, Pair, PairState
+from d365sync.sync.streams import side_by_side
 
 if TYPE_CHECKING:
     from d365sync.dataverse.client import DataverseClient
@@ -91,7 +93,10 @@ def readable_ids(client: DataverseClient, table: Table, users: Table, goal: Goal
 
 @dataclass(frozen=True)
 class VisibilityReader:
-    """What asking as the managers needs; ``tables`` are the mirrored ones, ``now`` the cycle's start."""
+    """What asking as the managers needs; ``tables`` are the mirrored ones, ``now`` the cycle's start.
+
+    ``workers`` questions are asked at one time.
+    """
 
     client: DataverseClient
     mirror: Mirror
@@ -100,10 +105,14 @@ class VisibilityReader:
     tables: Mapping[str, MirrorTable]
     refresh_s: int
     now: dt.datetime
+    workers: int = 4
     _unable: dict[str, Fault] = field(default_factory=dict)
 
     def refresh(self, *, full: bool = False) -> Visibility:
         """Ask for what is not known or too old (for everything if ``full``), and for the rows that changed.
+
+        One question goes first: it tells whether the application user may ask as anybody. The others are asked side by
+        side.
 
         Raises:
             RemoteError: the remote; what was asked before stays.
@@ -112,10 +121,11 @@ class VisibilityReader:
         before = self.client.usage.requests
         with self.mirror.visible() as ids:
             ids.keep_only(self._goals)
-            states = ids.states()
-        for pair in sorted(self._goals):
-            if self._who[pair[1]].fault is None:
-                self._look(pair, None if full else states.get(pair))
+            states = {} if full else ids.states()
+        pairs = [pair for pair in sorted(self._goals) if self._who[pair[1]].fault is None]
+        questions = [one for pair in pairs if (one := self._question(pair, states.get(pair))) is not None]
+        self._ask(questions[:1])
+        self._ask(questions[1:])
         return self._result(self.client.usage.requests - before)
 
     def known(self) -> Visibility:
@@ -139,59 +149,75 @@ class VisibilityReader:
         teams = {str(row["teamid"]) for row in self.mirror.rows(self.tables["team"])}
         return {manager: _manager(users.get(manager), manager, is_team=manager in teams) for _, manager in self._goals}
 
-    def _look(self, pair: Pair, state: PairState | None) -> None:
+    def _question(self, pair: Pair, state: PairState | None) -> _Question | None:
+        """Return what is to be asked about a pair, None for nothing."""
         stale = state is None or (self.now - state.refreshed_at).total_seconds() >= self.refresh_s
         fault = state.fault if state else None
         if stale or (fault is not None and fault.kind == REFUSED):
-            self._ask_all(pair)
-        elif fault is None:
-            with self.mirror.visible() as ids:
-                changed = ids.changed_ids(self.tables[pair[0]], up_to=MOST_FOLLOWED)
-            if changed is None:
-                self._ask_all(pair)
-            elif changed:
-                self._ask_some(pair, changed)
-
-    def _ask_all(self, pair: Pair) -> None:
-        if self._unable:
-            self._note(pair, self._unable[ACT_ON_BEHALF])
-            return
-        try:
-            found = list(self._read(pair))
-        except (AuthError, RejectedError) as error:
-            self._note(pair, self._fault(error))
-            return
+            return _Question(pair)
+        if fault is not None:
+            return None
         with self.mirror.visible() as ids:
-            difference = ids.replace(pair, found, self.now)
+            changed = ids.changed_ids(self.tables[pair[0]], up_to=MOST_FOLLOWED)
+        return _Question(pair, changed) if changed != [] else None
+
+    def _ask(self, questions: list[_Question]) -> None:
+        """Ask, and keep each answer as it is complete. A question about some ids that is refused is asked about all."""
+        while questions:
+            if self._unable:
+                for one in questions:
+                    self._note(one.pair, self._unable[ACT_ON_BEHALF])
+                return
+            again: list[_Question] = []
+            sources = [partial(self._read, one) for one in questions]
+            with closing(side_by_side(sources, workers=self.workers)) as events:  # type: ignore[type-var]
+                for event in events:
+                    question = questions[event.source]
+                    if event.error is not None:
+                        again += self._refused(question, event.error)
+                    elif event.item is not None:
+                        question.seen += event.item
+                    else:
+                        self._keep(question)
+            questions = again
+
+    def _read(self, question: _Question) -> Iterator[list[str]]:
+        """Yield the pages of the ids that the manager may read: all, or those of the ids asked about."""
+        table, manager = self.tables[question.pair[0]].table, self._who[question.pair[1]].object_id
+        key = table.primary_id
+        for where in question.filters(key):
+            for page in self.client.rows(table, [key], where=where, on_behalf_of=manager):
+                yield [str(row[key]) for row in page.rows]
+
+    def _refused(self, question: _Question, error: BaseException) -> list[_Question]:
+        """Note why a question was not answered; return what is to be asked in its place.
+
+        Raises:
+            BaseException: the error, when it is no refusal.
+        """
+        if not isinstance(error, AuthError | RejectedError):
+            raise error
+        if question.asked is None:
+            self._note(question.pair, self._fault(error))
+            return []
+        table, manager = question.pair
+        log.warning("visibility.question_refused", table=table, manager=manager, reason=str(error))
+        return [_Question(question.pair)]
+
+    def _keep(self, question: _Question) -> None:
+        with self.mirror.visible() as ids:
+            if question.asked is not None:
+                ids.settle(question.pair, question.asked, question.seen)
+                return
+            difference = ids.replace(question.pair, question.seen, self.now)
         log.info(
             "visibility.refreshed",
-            table=pair[0],
-            manager=pair[1],
-            rows=len(found),
+            table=question.pair[0],
+            manager=question.pair[1],
+            rows=len(question.seen),
             added=difference.added,
             removed=difference.removed,
         )
-
-    def _ask_some(self, pair: Pair, asked: list[str]) -> None:
-        """Ask about rows by id; if that is refused, ask for all: the answer tells whether it was the question."""
-        key = self.tables[pair[0]].table.primary_id
-        from d365sync.dataverse.client import among
-
-        batches = [asked[start : start + IDS_PER_REQUEST] for start in range(0, len(asked), IDS_PER_REQUEST)]
-        try:
-            seen = [one for batch in batches for one in self._read(pair, among(key, batch))]
-        except (AuthError, RejectedError) as error:
-            log.warning("visibility.question_refused", table=pair[0], manager=pair[1], reason=str(error))
-            self._ask_all(pair)
-            return
-        with self.mirror.visible() as ids:
-            ids.settle(pair, asked, seen)
-
-    def _read(self, pair: Pair, where: str = "") -> Iterator[str]:
-        table = self.tables[pair[0]].table
-        manager = self._who[pair[1]].object_id
-        for page in self.client.rows(table, [table.primary_id], where=where, on_behalf_of=manager):
-            yield from (str(row[table.primary_id]) for row in page.rows)
 
     def _note(self, pair: Pair, fault: Fault) -> None:
         with self.mirror.visible() as ids:
@@ -223,6 +249,24 @@ class VisibilityReader:
         )
         versions = {pair: state.version for pair, state in states.items() if pair in self._goals}
         return Visibility(versions, tuple(dict.fromkeys(problems)), requests)
+
+
+@dataclass(slots=True)
+class _Question:
+    """What is asked as a pair's manager: which of the ids ``asked``, or of all (None), may be read; ``seen`` so far."""
+
+    pair: Pair
+    asked: list[str] | None = None
+    seen: list[str] = field(default_factory=list)
+
+    def filters(self, key: str) -> list[str]:
+        """Return the ``$filter`` of each request, empty for none; ``key`` is the table's."""
+        from d365sync.dataverse.client import among
+
+        asked = self.asked
+        if asked is None:
+            return [""]
+        return [among(key, asked[at : at + IDS_PER_REQUEST]) for at in range(0, len(asked), IDS_PER_REQUEST)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from requests.adapters import BaseAdapter
 
 from d365sync.app import App, opened
 from d365sync.core.goals.goal import VALUE_COLUMNS
@@ -324,6 +327,34 @@ def test_without_the_right_to_impersonate_one_question_is_enough(make: Callable[
     codes = {one.code for one in result.rollup.problems if one.severity is Severity.BLOCKING}
     assert codes == {"manager-refused", "child-blocked"}
     assert all("Delegate" in one.hint for one in result.rollup.problems if one.code == "manager-refused")
+
+
+class Meeting(BaseAdapter):
+    """Lets requests for managers through two at a time, once one of them was answered."""
+
+    def __init__(self, inner: BaseAdapter) -> None:
+        super().__init__()
+        self._inner = inner
+        self._first = threading.Lock()
+        self._pair = threading.Barrier(2)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+        if "CallerObjectId" in request.headers and not self._first.acquire(blocking=False):
+            self._pair.wait(timeout=10)
+        return self._inner.send(request, *args, **options)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def test_managers_are_asked_side_by_side_after_the_first(make: Callable[..., Emulator], tmp_path: Path) -> None:
+    emulator = make()
+    emulator.store.change("goal", made_id("goal", "Ann"), {"ownerid": user("Dora")})
+    with watching(emulator, tmp_path) as (app, session):
+        session.recorder.answer_from(Meeting(InProcessAdapter(emulator.app)))
+        result = app.sync(write=False)
+        assert sorted(asked(session)) == ["Dora", "Nina", "Sam"]
+    assert ours(result) == natively(emulator)
 
 
 def test_a_refusal_is_tried_again_in_the_next_cycle(make: Callable[..., Emulator], tmp_path: Path) -> None:
