@@ -33,6 +33,7 @@ from d365sync.core.goals.writes import (
     held,
     is_ours,
     left_alone,
+    sent,
     stored,
     write_body,
 )
@@ -227,7 +228,7 @@ class Pusher:
                 continue
             goal = goal_of(outcome, self.own)
             in_doubt = step.open or not isinstance(error, ConflictError)
-            if in_doubt and goal.etag != step.write.etag and arrived(step.write, goal):
+            if in_doubt and goal.etag != step.write.etag and arrived(step.write, step.goal, goal):
                 self._written(step, outcome, settled, pushed)
             elif in_doubt and goal.etag == step.write.etag:
                 _send_again(step, error, settled, pushed)
@@ -280,7 +281,7 @@ class Pusher:
 
 
 def _intent(step: _Step) -> Intent:
-    return Intent(step.goal.id, step.goal.title, step.write.etag, held(step.write, step.goal), step.write.after)
+    return Intent(step.goal.id, step.goal.title, step.write.etag, held(step.write, step.goal), sent(step.write))
 
 
 def _refused(step: _Step, error: RemoteError, settled: _Settled, pushed: Pushed) -> None:

@@ -96,7 +96,7 @@ class Recalculator:
 
     def _ask(self, tree: StaleTree) -> _Asked:
         intents = [
-            Intent(one.goal_id, one.title, one.etag, held(one, self.current[one.goal_id]), one.after)
+            Intent(one.goal_id, one.title, one.etag, held(one, self.current[one.goal_id]), sent(one))
             for one in tree.writes
         ]
         asked = _Asked(tree, self.journal.intend(self.run_id, intents, self.clock()))

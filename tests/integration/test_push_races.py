@@ -265,6 +265,49 @@ def test_a_lost_write_of_a_percentage_alone_is_sent_again(tmp_path: Path) -> Non
     assert goal_values(emulator)["Ann"]["percentage"] != before
 
 
+def percentage_lost(emulator: Emulator, *, for_good: bool) -> WSGIApplication:
+    """Return the emulator behind a gateway that loses the first batch of writes, while somebody renames the goal."""
+    lost: list[str] = []
+
+    def gateway(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not concerns_goals(environ) or (lost and not for_good):
+            return emulator.app(environ, start_response)
+        if b"PATCH" in body_of(environ):
+            lost.append("PATCH")
+            change(emulator, ANN, title="Ann B")
+            return Response("down", 503)(environ, start_response)
+        return (Response("down", 503) if lost else emulator.app)(environ, start_response)
+
+    return gateway
+
+
+def percentage_to_write(tmp_path: Path) -> Emulator:
+    emulator = load(tmp_path, keep_percentage=False)
+    with application(emulator, tmp_path) as app:
+        app.sync(write=True)
+    change(emulator, ANN, targetmoney=Decimal(1000))
+    return emulator
+
+
+def test_a_lost_write_of_a_percentage_alone_is_not_taken_as_arrived_after_a_rename(tmp_path: Path) -> None:
+    emulator = percentage_to_write(tmp_path)
+    before = goal_values(emulator)["Ann"]["percentage"]
+    with batching(percentage_lost(emulator, for_good=False), emulator, tmp_path) as app:
+        assert app.sync(write=True).counts["written_goals"] == 1
+    assert goal_values(emulator)["Ann B"]["percentage"] != before
+
+
+def test_the_journal_knows_the_percentage_of_a_write_whose_outcome_is_unknown(tmp_path: Path) -> None:
+    emulator = percentage_to_write(tmp_path)
+    with batching(percentage_lost(emulator, for_good=True), emulator, tmp_path) as app:
+        with pytest.raises(RetryableError):
+            app.sync(write=True)
+        (failed,) = [run.id for run in app.line.journal.runs(2) if run.outcome == "failed"]
+        (written,) = app.line.journal.written_by(failed)
+    assert not written.sure
+    assert written.after["percentage"] != written.before["percentage"]
+
+
 def test_a_refused_version_is_noted_before_the_goal_is_read_again(tmp_path: Path) -> None:
     emulator = load(tmp_path)
     parts = Parts(emulator.app, lambda one: Refusal(412, "0x80060882", "moved") if ANN in one.path else None)

@@ -20,6 +20,7 @@ from d365sync.core.goals.writes import (
     as_stored,
     left_alone,
     no_etag,
+    telling,
 )
 from d365sync.core.values import is_etag
 
@@ -72,7 +73,7 @@ def _step(written: WrittenGoal, goal: Goal | None, kind: _Override | _OwnColumns
         return Skip(written.goal_id, written.title, SkipReason.GONE, f"'{written.title}' was deleted since")
     if kind.holds(goal, written.before):
         return None
-    candidates = [written.after] if written.sure else as_stored(written.after)
+    candidates = [written.after] if written.sure else as_stored(telling(written.before, written.after))
     as_left = goal.etag == written.etag or any(kind.holds(goal, one) for one in candidates)
     if not as_left and written.later is not None:
         return left_alone(goal, SkipReason.CONFLICT, f"was written again by run {written.later}; undo that one first")

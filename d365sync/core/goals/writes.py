@@ -117,11 +117,11 @@ def as_stored(sent: Mapping[str, Number | None]) -> tuple[Mapping[str, Number | 
     """Return what columns may hold after they were sent: as they are, or rounded to a currency's precision.
 
     Assumed: that Dataverse rounds on save is not documented for goals, nor how halves go; both ways are looked for, and
-    only where it is not known what it stored.
+    only where it is not known what it stored. A percentage is no amount of money, and is rounded by itself.
     """
-    ways = itertools.product(MONEY_SCALES, (ROUND_HALF_UP, ROUND_HALF_EVEN))
-    found = [dict(sent), *({name: _rounded(value, *way) for name, value in sent.items()} for way in ways)]
-    return tuple(one for index, one in enumerate(found) if one not in found[:index])
+    apart = {name: value for name, value in sent.items() if name == PERCENTAGE}
+    amounts = _roundings({name: value for name, value in sent.items() if name != PERCENTAGE})
+    return tuple(one | other for one in amounts for other in _roundings(apart))
 
 
 def held(write: GoalWrite, goal: Goal) -> dict[str, Number | None]:
@@ -136,11 +136,24 @@ def sent(write: GoalWrite) -> dict[str, Number | None]:
     return {**write.after, **{change.column: change.ours for change in write.changes if change.column == PERCENTAGE}}
 
 
-def arrived(write: GoalWrite, goal: Goal) -> bool:
-    """Say whether a goal holds what was written, as it is or rounded."""
+def telling(
+    before: Mapping[str, Number | None], after: Mapping[str, Number | None]
+) -> Mapping[str, Number | None]:
+    """Return what of ``after`` tells whether a write arrived: its percentage only where it is all that changes.
+
+    Dataverse may compute a percentage anew by itself; then the nine columns have to tell.
+    """
+    same = all(_same(before.get(name), after.get(name)) for name in VALUE_COLUMNS)
+    return after if same else {name: value for name, value in after.items() if name != PERCENTAGE}
+
+
+def arrived(write: GoalWrite, before: Goal, goal: Goal) -> bool:
+    """Say whether a goal holds what was written, as it is or rounded; ``before`` is what it was planned from."""
     if write.overridden is None:
         return any(not differing(goal.own, one, {}) for one in as_stored(write.after))
-    return goal.is_overridden == write.overridden and is_ours(goal, as_stored(write.after))
+    tells = telling(before.native, sent(write)) if before.is_overridden == write.overridden else write.after
+    now = held(write, goal)
+    return goal.is_overridden == write.overridden and any(not differing(now, one, {}) for one in as_stored(tells))
 
 
 def stored(write: GoalWrite, goal: Goal) -> dict[str, Number | None]:
@@ -152,7 +165,7 @@ def stored(write: GoalWrite, goal: Goal) -> dict[str, Number | None]:
     now = held(write, goal)
     if any(differing(now, one, {}) == () for one in as_stored(write.after)):
         return now | {SENT + name: value for name, value in sent(write).items() if not _same(now.get(name), value)}
-    return {**write.after, **({} if write.overridden is None else {OVERRIDDEN: int(write.overridden)})}
+    return {**sent(write), **({} if write.overridden is None else {OVERRIDDEN: int(write.overridden)})}
 
 
 def overridden_by_person(
@@ -259,6 +272,12 @@ def _held(column: str, native: Number | None, ours: Number | None, kept: Mapping
         return True
     sent = SENT + column
     return sent in kept and _same(kept[sent], ours) and _same(kept.get(column), native)
+
+
+def _roundings(sent: Mapping[str, Number | None]) -> list[dict[str, Number | None]]:
+    ways = itertools.product(MONEY_SCALES, (ROUND_HALF_UP, ROUND_HALF_EVEN))
+    found = [dict(sent), *({name: _rounded(value, *way) for name, value in sent.items()} for way in ways)]
+    return [one for index, one in enumerate(found) if one not in found[:index]]
 
 
 def _rounded(value: Number | None, scale: int, rounding: str) -> Number | None:
