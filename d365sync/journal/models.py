@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Text
+from sqlalchemy import Column, Index, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -44,10 +44,14 @@ class WriteRow(JournalModel, table=True):
     """One goal written: the nine columns and the percentage before and after, and the etags around it."""
 
     __tablename__ = "goal_write"
+    __table_args__ = (
+        Index("goal_write_latest", "goal_id", "id"),
+        Index("goal_write_latest_by_outcome", "goal_id", "outcome", "id"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     run_id: str = Field(index=True)
-    goal_id: str = Field(index=True)
+    goal_id: str
     title: str
     before: str = Field(sa_column=Column(Text, nullable=False))
     after: str = Field(sa_column=Column(Text, nullable=False))

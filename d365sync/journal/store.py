@@ -19,10 +19,11 @@ from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, delete, in
 from d365sync.core.goals.goal import VALUE_COLUMNS
 from d365sync.core.goals.modes import OVERRIDE
 from d365sync.core.goals.putback import WrittenGoal
-from d365sync.core.goals.writes import SENT, as_stored
+from d365sync.core.goals.writes import PERCENTAGE, SENT, as_stored
 from d365sync.core.values import format_instant, parse_instant, plain
 from d365sync.database import open_engine
 from d365sync.errors import JournalError
+from d365sync.journal.latest import asked, latest, left_open
 from d365sync.journal.lease import HINT, Leased
 from d365sync.journal.models import FORMAT, JournalFormat, JournalModel, OwnerRow, RunRow, WriteRow
 
@@ -93,6 +94,8 @@ class Journal(Leased):
         super().__init__(engine)
         with self._transaction(writes=True) as connection:
             JournalModel.metadata.create_all(connection)
+            for index in WRITES.indexes:  # a journal made by an earlier version lacks some
+                index.create(connection, checkfirst=True)
             version = connection.execute(select(FORMATS.c.version)).scalar_one_or_none()
             if version is None:
                 connection.execute(insert(FORMATS).values(id=1, version=FORMAT))
@@ -169,38 +172,46 @@ class Journal(Leased):
                     values["after"] = _dump(ending.after)
                 connection.execute(update(WRITES).where(WRITES.c.id == ending.number).values(**values))
 
-    def written_values(self) -> dict[str, tuple[Values, ...]]:
+    def written_values(self, goals: Iterable[str]) -> dict[str, tuple[Values, ...]]:
         """Return, per goal, the nine columns it may hold by our hand: as last written, or as a later attempt left open.
 
-        They are what mode override wrote.
+        They are what mode override wrote; goals that it never wrote are left out.
         """
-        statement = (
-            select(WRITES.c.goal_id, WRITES.c.after, WRITES.c.outcome)
-            .where(WRITES.c.outcome.in_([one.value for one in MAYBE_DONE]), _in_mode(OVERRIDE))
-            .order_by(WRITES.c.id)
-        )
         found: dict[str, list[Values]] = {}
+        done, intended = WriteOutcome.DONE.value, WriteOutcome.INTENDED.value
         with self._transaction() as connection:
-            for goal_id, after, outcome in connection.execute(statement):
-                if outcome == WriteOutcome.DONE:
-                    found[goal_id] = []
-                values = _load(after)
-                found.setdefault(goal_id, []).extend([values] if outcome == WriteOutcome.DONE else as_stored(values))
+            for some in asked(goals):
+                for row in connection.execute(latest(some, OVERRIDE, done)).mappings():
+                    found[row["goal_id"]] = [_load(row["after"])]
+                for row in connection.execute(left_open(some, OVERRIDE, intended, done)).mappings():
+                    sent = {name: value for name, value in _load(row["after"]).items() if name != PERCENTAGE}
+                    found.setdefault(row["goal_id"], []).extend(as_stored(sent))
         return {goal_id: tuple(values) for goal_id, values in found.items()}
 
-    def kept_values(self, mode: str = OVERRIDE) -> dict[str, Values]:
+    def kept_values(self, goals: Iterable[str], mode: str = OVERRIDE) -> dict[str, Values]:
         """Return, of the goals in which Dataverse last stored something else than was sent in a mode, both.
 
         In the shape of :func:`d365sync.core.goals.writes.stored`.
         """
-        statement = (
-            select(WRITES.c.goal_id, WRITES.c.after)
-            .where(WRITES.c.outcome == WriteOutcome.DONE.value, _in_mode(mode))
-            .order_by(WRITES.c.id)
-        )
+        last: dict[str, str] = {}
         with self._transaction() as connection:
-            last = {str(goal_id): str(after) for goal_id, after in connection.execute(statement)}
+            for some in asked(goals):
+                rows = connection.execute(latest(some, mode, WriteOutcome.DONE.value)).mappings()
+                last |= {str(row["goal_id"]): str(row["after"]) for row in rows}
         return {goal_id: _load(after) for goal_id, after in last.items() if f'"{SENT}' in after}
+
+    def attempts(self, goals: Iterable[str], mode: str) -> dict[str, dt.datetime]:
+        """Return, per goal, when it was last tried in a mode, whatever came of it; goals never tried are left out."""
+        with self._transaction() as connection:
+            rows = [row for some in asked(goals) for row in connection.execute(latest(some, mode)).mappings()]
+        return {str(row["goal_id"]): parse_instant(str(row["intended_at"])) for row in rows}
+
+    def unsettled(self, goals: Iterable[str], mode: str) -> dict[str, WriteOutcome]:
+        """Return the goals whose last write in a mode met another's change, or has no known outcome."""
+        with self._transaction() as connection:
+            rows = [row for some in asked(goals) for row in connection.execute(latest(some, mode)).mappings()]
+        found = {str(row["goal_id"]): WriteOutcome(row["outcome"]) for row in rows}
+        return {goal: one for goal, one in found.items() if one in (WriteOutcome.CONFLICT, WriteOutcome.INTENDED)}
 
     def native_values(self) -> dict[str, Values]:
         """Return, per goal, the columns as they were before d365sync took the goal over.

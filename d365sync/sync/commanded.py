@@ -140,7 +140,7 @@ def _write(
     if plan.is_empty or not write:
         return Commanded(plan)
     with noted(line, command.name, command.mode, line.clock(), command.before) as run_id:
-        written = line.journal.written_values()
+        written = line.journal.written_values(goals)
         if command.accepted is not None:
             _guard(Warden(line, run_id, command.accepted, "apply PLAN"), table, command, plan, goals)
         pushed = pusher(line, run_id, table, command.own).push(plan, goals, leaving_alone, written)

@@ -156,7 +156,7 @@ def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, wri
     visibility = refresh_visibility(line, snapshot, now, full=full)
     trusted = begin_watch(line)
     recomputed = recompute(line, snapshot, visibility=visibility)
-    written = line.journal.written_values()
+    written = line.journal.written_values(snapshot.book.goals)
     theirs = overridden_by_person(snapshot.book.goals.values(), written)
     rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
     doubles = Doubles()
@@ -246,7 +246,7 @@ def roll_up_all(config: Config, snapshot: Snapshot, recomputed: Recomputed, thei
 
 def plan_of(line: Line, snapshot: Snapshot, rollup: Rollup, theirs: frozenset[str]) -> WritePlan:
     """Compare every goal with our numbers, as the write mode does."""
-    kept = line.journal.kept_values(planned_as(line.config))
+    kept = line.journal.kept_values(snapshot.book.goals, planned_as(line.config))
     return plan_writes(snapshot.book, rollup, theirs, kept, planner_of(line.config))
 
 
@@ -304,7 +304,8 @@ def _push(
 ) -> Pushed:
     goals = snapshot.tables["goal"]
     if line.config.writeback.mode == RECALCULATE:
-        trees = stale_trees(plan.writes, snapshot.book.goals, snapshot.forest)
+        tried = line.journal.attempts(snapshot.book.goals, RECALCULATE)
+        trees = stale_trees(plan.writes, snapshot.book.goals, snapshot.forest, tried)
         return _recalculator(line, run_id, snapshot).recalculate(trees)
     again = planning_again(rollup, planner_of(line.config))
     return pusher(line, run_id, goals, own_columns(line.config)).push(plan, snapshot.book.goals, again, written)

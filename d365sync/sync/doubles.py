@@ -110,7 +110,7 @@ def _rules(line: Line) -> str:
 
 
 def _theirs(line: Line, snapshot: Snapshot) -> frozenset[str]:
-    return overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
+    return overridden_by_person(snapshot.book.goals.values(), line.journal.written_values(snapshot.book.goals))
 
 
 def _found(kept: dict[facts.PairKey, facts.Kept]) -> tuple[Double, ...]:

@@ -19,7 +19,10 @@ def lint(line: Line, snapshot: Snapshot) -> tuple[Problem, ...]:
     book = snapshot.book
     recomputed = recompute(line, snapshot, settle=False)
     rollup = roll_up_all(
-        line.config, snapshot, recomputed, overridden_by_person(book.goals.values(), line.journal.written_values())
+        line.config,
+        snapshot,
+        recomputed,
+        overridden_by_person(book.goals.values(), line.journal.written_values(book.goals)),
     )
     problems = dict.fromkeys(
         [

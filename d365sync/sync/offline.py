@@ -53,7 +53,7 @@ def mirrored(line: Line, now: dt.datetime) -> Snapshot:
 
 def computed(line: Line, snapshot: Snapshot) -> tuple[Rollup, WritePlan]:
     """Roll up what is mirrored, and compare it with the native values."""
-    theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values())
+    theirs = overridden_by_person(snapshot.book.goals.values(), line.journal.written_values(snapshot.book.goals))
     with uncollected():
         recomputed = recompute(line, snapshot, settle=False, visibility=known_visibility(line, snapshot))
         rollup = roll_up_all(line.config, snapshot, recomputed, theirs)

@@ -124,7 +124,7 @@ def test_what_dataverse_stored_decides_whose_override_it_is(tmp_path: Path) -> N
     emulator = load(tmp_path)
     with application(emulator, tmp_path) as app:
         app.sync(write=True)
-        (values,) = app.line.journal.written_values()[ANN]
+        (values,) = app.line.journal.written_values([ANN])[ANN]
     assert values["actualmoney"] == actual(emulator, "Ann")
 
 

@@ -155,14 +155,16 @@ def test_a_batch_refused_as_a_whole_ends_the_run_and_nothing_is_ours(tmp_path: P
     with batching(GoalBatches(faulty, emulator.app), emulator, tmp_path) as app:
         with pytest.raises(RejectedError):
             app.sync(write=True)
-        assert app.line.journal.written_values() == {}
+        assert app.line.journal.written_values(emulator.store.rows("goal")) == {}
     assert {values["actualmoney"] for values in goal_values(emulator).values()} == {None}
 
 
 def test_the_intents_of_a_batch_are_noted_before_it_is_sent(tmp_path: Path) -> None:
     emulator = load(tmp_path)
     noted: list[int] = []
-    parts = Parts(emulator.app, lambda _request: noted.append(len(app.line.journal.written_values())))
+    parts = Parts(
+        emulator.app, lambda _request: noted.append(len(app.line.journal.written_values(emulator.store.rows("goal"))))
+    )
     with batching(parts, emulator, tmp_path) as app:
         app.sync(write=True)
     assert noted == [5] * 5

@@ -203,7 +203,9 @@ def test_a_goal_that_fails_twice_is_reported_and_the_others_are_written(tmp_path
     )
     with batching(failing, emulator, tmp_path) as app:
         result = app.sync(write=True)
-        assert ANN not in app.line.journal.written_values(), "it was answered: nothing is on its way any more"
+        assert ANN not in app.line.journal.written_values(emulator.store.rows("goal")), (
+            "it was answered: nothing is on its way any more"
+        )
     assert result.pushed is not None
     (failure,) = result.pushed.failures
     assert "a plug-in" in failure.message
@@ -315,7 +317,7 @@ def test_a_refused_version_is_noted_before_the_goal_is_read_again(tmp_path: Path
     with batching(GoalBatches(broken, parts), emulator, tmp_path) as app:
         with pytest.raises(RetryableError):
             app.sync(write=True)
-        written = app.line.journal.written_values()
+        written = app.line.journal.written_values(emulator.store.rows("goal"))
     assert ANN not in written
     assert len(written) == 4
 

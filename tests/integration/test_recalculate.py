@@ -112,6 +112,16 @@ def test_so_many_trees_a_cycle_with_a_pause_between_those_first_that_wait_longes
         assert len(set(actions.asked)) == 4, "the trees that were asked for wait behind the others"
 
 
+def test_trees_that_always_fail_do_not_take_the_turns_of_the_others(tmp_path: Path) -> None:
+    emulator = load(tmp_path, edit=alone)
+    actions = Actions(emulator.app)
+    refused = [Fault(f"POST */goals({one})/*Recalculate", status=400, code="0x80040216") for one in ALONE[:2]]
+    with line(FaultyApp(actions, refused), emulator, tmp_path, recalculate_at_most=2) as app:
+        assert app.sync(write=True).counts["recalculated_trees"] == 0
+        assert app.sync(write=True).counts["recalculated_trees"] == 2
+    assert set(actions.asked) == {COMPANY, ALONE[2]}
+
+
 def differing(result: CycleResult) -> set[str]:
     return {title for title, reason in skips(result).items() if reason is SkipReason.DIFFERS}
 

@@ -57,7 +57,7 @@ def live(seed: int, folder: Path, mutate: Callable[[WSGIApplication], WSGIApplic
     app = mutate(wild)
     for _ in range(dice.randint(1, 4)):
         with line(world, app, folder, dice.choice(["override", "override", "columns"])) as one:
-            world.begin(one.line.journal.written_values())
+            world.begin(one.line.journal.written_values(world.emulator.store.rows("goal")))
             with suppress(D365SyncError, Killed):
                 one.sync(write=True)
             world.check()
@@ -72,7 +72,7 @@ def quiet(world: World, wild: Wild, app: WSGIApplication, folder: Path) -> None:
     wild.quiet = True
     for mode in ("columns", "override"):
         with line(world, app, folder, mode) as one:
-            world.begin(one.line.journal.written_values())
+            world.begin(one.line.journal.written_values(world.emulator.store.rows("goal")))
             one.sync(write=True)
             result = one.sync(write=True)
             assert result.plan.is_empty, "the second time there is nothing to write"

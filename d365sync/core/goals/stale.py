@@ -48,13 +48,27 @@ def plan_recalculation(
     return Skip(goal.id, goal.title, SkipReason.OURS, message)
 
 
-def stale_trees(writes: Sequence[GoalWrite], goals: Mapping[str, Goal], forest: Forest) -> list[StaleTree]:
-    """Return the trees with stale goals, those first whose rollup is longest ago (never is longest)."""
+def stale_trees(
+    writes: Sequence[GoalWrite], goals: Mapping[str, Goal], forest: Forest, tried: Mapping[str, dt.datetime]
+) -> list[StaleTree]:
+    """Return the trees with stale goals, those first whose turn is longest ago (never is longest).
+
+    A turn is a rollup, or an attempt of ours that came to nothing: ``tried`` is when goals were last asked for.
+    """
+    turns: dict[str, dt.datetime] = {}
+    for goal_id, instant in tried.items():
+        root = forest.tree_of(goals, goal_id)
+        turns[root] = max(instant, turns.get(root, NEVER))
     by_root: dict[str, list[GoalWrite]] = defaultdict(list)
     for write in writes:
         by_root[forest.tree_of(goals, write.goal_id)].append(write)
     trees = [StaleTree(_to_ask(goals, root, some), tuple(some)) for root, some in by_root.items()]
-    return sorted(trees, key=lambda tree: (tree.ask.rolled_up_at or NEVER, tree.ask.title, tree.ask.id))
+
+    def turn(tree: StaleTree) -> tuple[dt.datetime, str, str]:
+        root = forest.tree_of(goals, tree.ask.id)
+        return max(tree.ask.rolled_up_at or NEVER, turns.get(root, NEVER)), tree.ask.title, tree.ask.id
+
+    return sorted(trees, key=turn)
 
 
 def waiting(tree: StaleTree) -> Skip:

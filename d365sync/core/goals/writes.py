@@ -136,9 +136,7 @@ def sent(write: GoalWrite) -> dict[str, Number | None]:
     return {**write.after, **{change.column: change.ours for change in write.changes if change.column == PERCENTAGE}}
 
 
-def telling(
-    before: Mapping[str, Number | None], after: Mapping[str, Number | None]
-) -> Mapping[str, Number | None]:
+def telling(before: Mapping[str, Number | None], after: Mapping[str, Number | None]) -> Mapping[str, Number | None]:
     """Return what of ``after`` tells whether a write arrived: its percentage only where it is all that changes.
 
     Dataverse may compute a percentage anew by itself; then the nine columns have to tell.
