@@ -1,4 +1,4 @@
-"""``status``: last cycles, freshness per table, goals by outcome, problems.
+"""``status``: last cycles, freshness per table, goals by outcome, problems, pending conflicts.
 
 IO: terminal.
 """
@@ -38,7 +38,9 @@ def status(settings: Settings, *, as_json: bool) -> int:
 
 def _document(app: App) -> dict[str, Any]:
     from d365sync.sync.entitlement import DAY, entitlement_of
+    from d365sync.sync.modes import planned_as
     from d365sync.sync.offline import computed, mirrored
+    from d365sync.sync.pending import pending_conflicts
 
     now = app.clock()
     runs = app.line.journal.runs(RUNS_SHOWN)
@@ -46,6 +48,7 @@ def _document(app: App) -> dict[str, Any]:
     day = app.line.journal.counts_since(now - DAY)
     spent = entitlement_of(day, remote.daily_requests, remote.daily_warning_pct)
     positions = app.line.mirror.positions()
+    pending: list[Any] = []
     try:
         snapshot = mirrored(app.line, now)
     except UsageError:
@@ -54,11 +57,13 @@ def _document(app: App) -> dict[str, Any]:
         rollup, plan = computed(app.line, snapshot)
         goals = {"different": len(plan.writes), "right": plan.unchanged}
         goals |= {str(reason): count for reason, count in Counter(str(skip.reason) for skip in plan.skips).items()}
+        pending = [plain_document(one) for one in pending_conflicts(app.line.journal, plan, planned_as(app.config))]
         problems, mode = [plain_document(one) for one in rollup.problems], app.config.writeback.mode
     return {
         "mode": mode,
         "goals": goals,
         "problems": problems,
+        "pending_conflicts": pending,
         "tables": [
             {
                 "table": name,
@@ -109,6 +114,7 @@ def _print(document: dict[str, Any]) -> None:
     _print_lease(document["lease"])
     for problem in problems:
         out.print(f"{problem['severity']}: {problem['message']}")
+    _print_pending(document["pending_conflicts"])
     _print_tables(document["tables"])
     _print_runs(document["runs"])
     spent = document["requests_of_24_h"]
@@ -116,6 +122,19 @@ def _print(document: dict[str, Any]) -> None:
         f"{'warning: ' if spent['near'] else ''}{counted(spent['used'], 'request')} in the last 24 h, "
         f"{spent['used_pct']} % of {spent['allowed']:,} (dataverse.daily_requests)"
     )
+
+
+def _print_pending(pending: list[dict[str, Any]]) -> None:
+    if not pending:
+        return
+    from rich.table import Table
+
+    table = Table(title="Pending conflicts", title_justify="left", header_style="bold")
+    for name in ("Goal", "State", "What to do"):
+        table.add_column(name)
+    for one in pending:
+        table.add_row(one["title"], one["state"], one["mend"])
+    console().print(table)
 
 
 def _print_tables(tables: list[dict[str, Any]]) -> None:
