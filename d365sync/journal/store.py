@@ -233,12 +233,15 @@ class Journal(Leased):
                 ours[goal_id] = _load(after_text)
         return native
 
-    def goals_written(self, mode: str) -> frozenset[str]:
-        """Return the ids of the goals that runs of a mode wrote, or may have written."""
-        done = WRITES.c.outcome.in_([one.value for one in MAYBE_DONE])
-        statement = select(WRITES.c.goal_id).where(done, _in_mode(mode)).distinct()
+    def goals_written(self, goals: Iterable[str], mode: str) -> frozenset[str]:
+        """Return which of these goals runs of a mode wrote, or may have written."""
         with self._transaction() as connection:
-            return frozenset(str(one) for one in connection.execute(statement).scalars())
+            return frozenset(
+                str(row["goal_id"])
+                for some in asked(goals)
+                for outcome in MAYBE_DONE
+                for row in connection.execute(latest(some, mode, outcome.value)).mappings()
+            )
 
     def runs(self, limit: int) -> Sequence[Run]:
         """Return the last cycles, the newest first."""

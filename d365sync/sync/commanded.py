@@ -160,7 +160,7 @@ def _guard(warden: Warden, table: MirrorTable, command: _Command, plan: WritePla
     mirrored = line.mirror.rows(table) if line.mirror.is_pulled(table) else []
     others = (goal_of(row, command.own) for row in mirrored)
     every = {**{goal.id: goal for goal in others if goal.is_open}, **goals}
-    findings = warden.judge(plan, every, line.journal.goals_written(command.mode), {}, command.mode)
+    findings = warden.judge(plan, every, line.journal.goals_written(every, command.mode), {}, command.mode)
     owner = line.journal.owner()
     warden.check(plan, findings, command.mode, owner[1] if owner else "")
 

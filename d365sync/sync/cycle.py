@@ -255,7 +255,7 @@ def judged(
 ) -> tuple[Finding, ...]:
     """Return what guards see in a plan for the goals of a snapshot."""
     mode = planned_as(warden.line.config)
-    known = warden.line.journal.goals_written(mode) if mode == COLUMNS else written.keys()
+    known = warden.line.journal.goals_written(snapshot.book.goals, mode) if mode == COLUMNS else written.keys()
     names = {metric.id: metric.name for metric in snapshot.book.metrics.values()}
     return warden.judge(plan, writable(snapshot.book.goals, plan), known, names, mode)
 

@@ -63,6 +63,8 @@ def test_of_a_goal_its_last_write_counts_and_what_was_left_open_after_it(journal
     intend(journal, override, "c", 6)
     assert amounts(journal, "a", "c", "none") == {"a": [12, 3], "c": [6]}
     assert amounts(journal) == {}
+    assert journal.goals_written(["a", "c", "none"], OVERRIDE) == {"a", "c"}
+    assert journal.goals_written(["a", "c"], RECALCULATE) == {"a"}
 
 
 def test_what_was_stored_otherwise_is_kept_of_the_last_write_of_a_mode(journal: Journal) -> None:
