@@ -13,7 +13,7 @@ import requests
 
 from d365sync.core.schema import Column, ColumnType, Table
 from d365sync.dataverse import session as sessions
-from d365sync.dataverse.auth.answers import Answering
+from d365sync.dataverse.auth.answers import Answering, refusal
 from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.retry import RetryPolicy
 from d365sync.dataverse.transport import Transport
@@ -258,3 +258,9 @@ def test_a_sign_in_service_is_read_no_further_than_any_answer_of_it() -> None:
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("codes", [7, "AADSTS7000215", [[7000215]], [{}], {"a": 1}])
+def test_a_refused_sign_in_whose_numbers_are_none_is_told_by_its_words(codes: object) -> None:
+    error = refusal({"error": "invalid_client", "error_description": "no such thing", "error_codes": codes})
+    assert str(error) == "signing in failed: no such thing"

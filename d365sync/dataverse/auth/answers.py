@@ -107,8 +107,9 @@ def refusal(result: Mapping[str, Any]) -> AuthError:
     """Return the error for a refusal, with the date the answer tells, if it tells one."""
     text = str(result.get("error_description") or result.get("error") or "no explanation")
     told = _DATE.search(_TRAILER.sub("", text))
-    for code in result.get("error_codes") or _codes(text):
-        if code in EXPLANATIONS:
+    listed = result.get("error_codes")
+    for code in listed if isinstance(listed, list) and listed else _codes(text):
+        if isinstance(code, int) and code in EXPLANATIONS:
             words, hint = EXPLANATIONS[code]
             when = f" (the answer says {told[0]})" if code == EXPIRED_SECRET and told else ""
             return AuthError(f"signing in failed: {words}{when} (AADSTS{code})", code=f"AADSTS{code}", hint=hint)
