@@ -65,7 +65,10 @@ class Answer:
 
 @dataclass(slots=True)
 class _Call:
-    """One request as it will be sent each time, but for its token; ``sent`` is how often it was."""
+    """One request as it will be sent each time, but for its token; ``sent`` is how often it was.
+
+    ``asked_s`` is the patience that the answer to the present ``attempt`` asked for, None when it asked for none.
+    """
 
     prepared: requests.PreparedRequest
     what: str
@@ -75,6 +78,8 @@ class _Call:
     give_up_at: float
     in_parts: bool = False
     sent: int = 0
+    attempt: int = 0
+    asked_s: float | None = None
 
     def may_repeat(self, error: RetryableError, went: bool) -> bool:
         """Say whether another sending can do no harm: it did not go, or was refused unread, or is idempotent."""
@@ -196,13 +201,13 @@ class Transport:
         timer = self._retry.timer
         for attempt in itertools.count(1):
             self._circuit.check()
-            sent_before = call.sent
+            sent_before, call.attempt, call.asked_s = call.sent, attempt, None
             try:
                 return self._authorized(call)
             except RetryableError as error:
                 went = call.sent > sent_before
-                asked = went and (error.status == THROTTLED or bool(error.status == 503 and error.retry_after_s))
-                wait_s = self.ask_patience(error, attempt) if asked else self._retry.wait_s(error, attempt)
+                asked = call.asked_s is not None
+                wait_s = self._retry.wait_s(error, attempt) if call.asked_s is None else call.asked_s
                 if went and not asked:
                     self._circuit.failed()
                 strange = not self._answered and error.status is None and attempt >= STRANGER_ATTEMPTS
@@ -261,6 +266,14 @@ class Transport:
             status, headers, body = self._counted(call, prepared)
             if status == THROTTLED:
                 self.throttle.complained(round_)
+            answer = self._judged(call, status, headers, body, client_id)
+        self.throttle.succeeded()
+        self.throttle.advised(headers.get("x-ms-dop-hint", ""))
+        self._repeats.succeeded()
+        return answer
+
+    def _judged(self, call: _Call, status: int, headers: Mapping[str, str], body: bytes, client_id: str) -> Answer:
+        """Return the answer if it is one; the gate is shut before the place is given to another that waits for it."""
         self._answered = True
         log.debug(
             "request.done",
@@ -273,11 +286,12 @@ class Transport:
         )
         if status < 500:
             self._circuit.answered()
-        answer = _judged(call, status, headers, body)
-        self.throttle.succeeded()
-        self.throttle.advised(headers.get("x-ms-dop-hint", ""))
-        self._repeats.succeeded()
-        return answer
+        try:
+            return _answer(call, status, headers, body)
+        except RetryableError as error:
+            if error.status == THROTTLED or (error.status == 503 and error.retry_after_s):
+                call.asked_s = self.ask_patience(error, call.attempt)
+            raise
 
     def _counted(self, call: _Call, prepared: requests.PreparedRequest) -> tuple[int, Mapping[str, str], bytes]:
         """Send once and read the answer, whatever it says."""
@@ -314,7 +328,7 @@ def _size(prepared: requests.PreparedRequest) -> int:
     return len(prepared.body) if isinstance(prepared.body, bytes) else 0
 
 
-def _judged(call: _Call, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+def _answer(call: _Call, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     """Return the answer if it is one.
 
     Raises:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 
 from d365sync.dataverse.gate import Gate, MonotonicTimer, interruptible
 from d365sync.errors import RetryableError
@@ -120,3 +122,34 @@ def test_streams_that_are_closed_do_not_wait_for_the_server() -> None:
     assert next(events).item == 0
     events.close()  # type: ignore[attr-defined]
     assert time.monotonic() - began < 5
+
+
+def test_nobody_slips_through_between_an_answer_that_asks_to_wait_and_the_wait() -> None:
+    """Whoever waits for the place of the throttled request finds the gate shut, however long its thread takes."""
+    moved = threading.Event()
+    asked_at: list[float] = []
+    sent_at: list[float] = []
+
+    class Watched(VirtualTimer):
+        def wait_until(self, at: float) -> None:
+            moved.set()
+            super().wait_until(at)
+
+    def reply(_request: requests.PreparedRequest) -> requests.Response:
+        sent_at.append(timer.now())
+        if len(sent_at) == 1:
+            asked_at.append(timer.now() + 5)
+            return answer(429, b"{}", {"Content-Type": "application/json", "Retry-After": "5"})
+        moved.set()
+        return answer()
+
+    def dawdle(_low: float, high: float) -> float:
+        moved.wait(0.2)
+        return high
+
+    timer = Watched()
+    line, _server, _timer = transport(reply, timer, concurrency=1, chance=dawdle)
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(line.send, "GET", f"{line.api_root}/goals") for _ in range(2)]:
+            done.result()
+    assert min(sent_at[1:]) >= asked_at[0]
