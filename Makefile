@@ -49,6 +49,7 @@ lint: $(DEV)  ## lint, types and import contracts
 docs: $(BASE)  ## write the generated documents again
 	@$(BIN)/python -m d365sync.config_template > config/d365sync.sample.toml
 	@$(BIN)/python -m d365sync.emulator.support > docs/emulator-support.md
+	@$(BIN)/python -m d365sync.service config
 
 lock: $(DEV)  ## pin every dependency again, with hashes
 	@$(BIN)/pip install -q uv

@@ -16,12 +16,13 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 from d365sync import logs
-from d365sync.config import Config, resolve_secret
+from d365sync.config import Config
 from d365sync.dataverse.gate import MonotonicTimer, Timer
 from d365sync.errors import ConfigError, D365SyncError
 from d365sync.journal.lease import Lease
 from d365sync.journal.store import Journal
 from d365sync.mirror.store import Mirror
+from d365sync.secretstore import resolve_secret
 from d365sync.sync.cycle import CycleResult, run_cycle
 from d365sync.sync.guarding import NOTHING, Accepted
 from d365sync.sync.holding import held

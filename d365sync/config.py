@@ -31,6 +31,7 @@ from d365sync.config_rules import (
     OwnColumnNames,
     ZoneName,
 )
+from d365sync.config_seeing import HealthSection, LoggingSection, TelemetrySection
 from d365sync.core.clouds import cloud_of
 from d365sync.core.counts import counted
 from d365sync.core.goals.owncolumns import number_columns
@@ -213,6 +214,9 @@ class Config(_Section):
     fetchxml: FetchxmlSection = FetchxmlSection()
     fiscal: FiscalSection = FiscalSection()
     daemon: DaemonSection = DaemonSection()
+    health: HealthSection = HealthSection()
+    logging: LoggingSection = LoggingSection()
+    telemetry: TelemetrySection = TelemetrySection()
     folder: Path = Path()
     path: Path | None = None
 
@@ -228,6 +232,17 @@ class Config(_Section):
             bounds_zone=ZoneInfo(rollup.bounds_zone) if rollup.bounds_zone else None,
             fiscal=self.fiscal.rules,
         )
+
+    def secret_references(self) -> Mapping[str, str]:
+        """Return where each secret is, by the key that says so; those that are not set are left out."""
+        remote = self.dataverse
+        found = {
+            "dataverse.client_secret": remote.client_secret if remote.auth == "client_secret" else "",
+            "dataverse.certificate_password": remote.certificate_password if remote.auth == "certificate" else "",
+            "health.token": self.health.token,
+            **{f"telemetry.headers.{name}": value for name, value in self.telemetry.headers.items()},
+        }
+        return {key: reference for key, reference in found.items() if reference}
 
     def resolve(self, path: str) -> Path:
         """Return a path of the configuration as an absolute one."""
@@ -317,56 +332,6 @@ def faulty(path: Path | None, problems: list[str]) -> ConfigError:
     """Return the error for a configuration with faults; it names them all."""
     where = str(path) if path else "the configuration"
     return ConfigError(f"{where} has {counted(len(problems), 'fault')}: {'; '.join(problems)}", problems=problems)
-
-
-def resolve_secret(reference: str, environ: Mapping[str, str], folder: Path) -> str:
-    """Return the secret behind ``env:NAME``, ``file:PATH``, ``keyring:SERVICE/USER`` or the text itself.
-
-    Raises:
-        ConfigError: the variable, the file or the entry is not there, or empty. Never shows a secret.
-    """
-    scheme, _, rest = reference.partition(":")
-    if scheme == "env":
-        secret, source = environ.get(rest, ""), f"environment variable {rest}"
-    elif scheme == "file":
-        path = folder / Path(rest).expanduser()
-        try:
-            secret, source = path.read_text(encoding="utf-8").strip(), f"file {path}"
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the secret file {path} cannot be read: {getattr(error, 'strerror', error)}") from None
-    elif scheme == "keyring":
-        secret, source = _from_keyring(rest), f"entry {rest} of the keyring"
-    else:
-        return reference
-    if not secret:
-        raise ConfigError(f"the {source} that should hold the secret is empty or not set", hint=f"set {source}")
-    return secret
-
-
-def _from_keyring(entry: str) -> str:
-    """Return a secret of the platform's store: Credential Manager, Keychain, or a Secret Service."""
-    service, _, user = entry.rpartition("/")
-    if not service or not user:
-        raise ConfigError(f"keyring:{entry} does not name an entry", hint="write keyring:SERVICE/USER")
-    try:
-        import keyring
-        from keyring.errors import KeyringError
-    except ImportError:
-        raise ConfigError(
-            "secrets from a keyring need the package keyring", hint="install d365sync[keyring], or use env: or file:"
-        ) from None
-    try:
-        return keyring.get_password(service, user) or ""
-    except KeyringError as error:
-        raise ConfigError(
-            f"the keyring cannot be asked for {entry}: {str(error).splitlines()[0] if str(error) else 'refused'}",
-            hint="a service may have no keyring; use env: or file: there",
-        ) from None
-
-
-def is_literal_secret(reference: str) -> bool:
-    """Say whether the configuration holds the secret itself rather than a reference to it."""
-    return bool(reference) and reference.partition(":")[0] not in ("env", "file", "keyring")
 
 
 def local_date(now: dt.datetime, zone: ZoneInfo) -> dt.date:

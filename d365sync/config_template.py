@@ -39,7 +39,8 @@ auth = {auth}
 # neither: a client_id there is that of a user-assigned identity.
 tenant_id = {tenant_id}
 client_id = {client_id}
-# For client_secret: where the secret is, env:NAME, file:PATH or keyring:SERVICE/USER.
+# For client_secret: where the secret is, env:NAME, file:PATH, systemd:NAME (a credential of the unit),
+# keyring:SERVICE/USER or azurekv:VAULT/NAME.
 client_secret = {client_secret}
 # For certificate: a PEM file with private key and certificate, or a PFX file; and its password (env:, file:, keyring:).
 certificate = {certificate}
@@ -236,6 +237,28 @@ stop_within = "20s"
 ping = ""
 # Where the service answers health checks.
 listen = "127.0.0.1:8365"
+
+[health]
+# Host names, besides those of this machine, by which health checks and metrics may be asked for.
+hosts = []
+# A secret (env:NAME, file:PATH, …) without which metrics and details are not told. Beyond this machine one is needed.
+token = ""
+
+[logging]
+# How `d365sync run` logs: debug, info, warning or error; auto (for people on a terminal, JSON lines otherwise), human
+# or json; and a file instead of stderr, which begins anew at size_mb and keeps so many older ones.
+level = "info"
+format = "auto"
+file = ""
+size_mb = 10
+backups = 5
+
+[telemetry]
+# Where spans of cycles and their steps are sent (OTLP over HTTP, such as http://localhost:4318/v1/traces; needs
+# d365sync[otel]). Empty: nowhere. Headers are secrets by reference: {{ Authorization = "file:otlp-header" }}
+endpoint = ""
+service_name = "d365sync"
+headers = {{}}
 
 # Several organizations in one file: each table below [environments.NAME] goes over the one above, key by key.
 # Databases are then NAME/mirror.db and NAME/journal.db unless [storage] says otherwise. Commands take

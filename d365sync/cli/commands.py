@@ -54,6 +54,8 @@ COMMANDS = {
         "d365sync.cli.probe:probe",
         "Create two goals on a TRIAL organization, let it roll them up, and report which assumptions hold there.",
     ),
+    "service": ("d365sync.cli.service:service", "Write the files by which systemd or Windows runs d365sync."),
+    "health": ("d365sync.cli.health:health", "Ask the service on this machine whether it is alive, or ready."),
     "emulator": ("d365sync.cli.emulator:emulator", "Run a local Dataverse."),
     "completion": ("d365sync.cli.completion:completion", "Print the script that teaches a shell to complete d365sync."),
 }

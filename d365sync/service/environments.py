@@ -21,6 +21,7 @@ from typing import Any
 
 from d365sync.config import ENVIRONMENT_PREFIX, Config, faulty, merge_variables, parse, read_document
 from d365sync.config_daemon import COMMON
+from d365sync.config_seeing import WHOLE
 from d365sync.core.counts import counted
 from d365sync.errors import ConfigError
 
@@ -167,7 +168,15 @@ def _misplaced(table: Sections, variables: Mapping[str, str]) -> list[str]:
         for key in COMMON
         if (isinstance(keys, dict) and key in keys) or f"{ENVIRONMENT_PREFIX}DAEMON__{key.upper()}" in variables
     ]
-    return [f"daemon.{key} is one for the whole service; set it in the section [daemon] of the file" for key in said]
+    faults = [f"daemon.{key} is one for the whole service; set it in the section [daemon] of the file" for key in said]
+    whole = [section for section in WHOLE if section in table or _set_by(variables, section)]
+    return faults + [
+        f"the section [{section}] is one for the whole service; set it in the file itself" for section in whole
+    ]
+
+
+def _set_by(variables: Mapping[str, str], section: str) -> bool:
+    return any(name.startswith(f"{ENVIRONMENT_PREFIX}{section.upper()}__") for name in variables)
 
 
 def _collisions(configs: Mapping[str, Config]) -> list[str]:

@@ -11,8 +11,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from d365sync.config import Config, is_literal_secret
+from d365sync.config import Config
 from d365sync.core.counts import counted
+from d365sync.secretstore import file_of, is_literal_secret
 from d365sync.sync.check import Check, Verdict
 
 EXPIRES_SOON_DAYS = 30
@@ -26,22 +27,23 @@ def secrets_kept(config: Config) -> Iterator[Check]:
     secret itself, or a proxy's password.
     """
     remote = config.dataverse
-    literal = [key for key in ("client_secret", "certificate_password") if is_literal_secret(str(getattr(remote, key)))]
-    for key in literal:
+    references = {_shown(key): reference for key, reference in config.secret_references().items()}
+    literal = [name for name, reference in references.items() if is_literal_secret(reference)]
+    for name in literal:
         yield Check(
-            key.replace("_", " "),
+            name,
             Verdict.WARN,
             "the secret itself stands in the configuration file",
-            "use env:NAME, file:PATH or keyring:SERVICE/USER, and create a new secret",
+            "use env:NAME, file:PATH, systemd:NAME or keyring:SERVICE/USER, and create a new secret",
         )
     if config.path is not None:
         yield from _readable(
             config.path, "configuration file", GROUP | OTHERS if literal or "@" in remote.proxy else OTHERS
         )
-    for key in ("client_secret", "certificate_password"):
-        scheme, _, rest = str(getattr(remote, key)).partition(":")
-        if scheme == "file":
-            yield from _readable(config.resolve(rest), f"{key.replace('_', ' ')} file", GROUP | OTHERS)
+    for name, reference in references.items():
+        path = file_of(reference, {}, config.folder)
+        if path is not None:
+            yield from _readable(path, f"{name} file", GROUP | OTHERS)
     if remote.auth == "certificate":
         path = config.resolve(remote.certificate.removeprefix("file:"))
         yield from _readable(path, "certificate file", GROUP | OTHERS)
@@ -58,6 +60,11 @@ def certificate_lasts(until: dt.datetime, now: dt.datetime) -> Check:
     left = counted(days, "day")
     mend = f"{renew} before that" if verdict is Verdict.WARN else ""
     return Check("certificate", verdict, f"valid until {when}, {left} left", mend)
+
+
+def _shown(key: str) -> str:
+    """Name a key as checks do: the words of its last part, without the section of what signs in."""
+    return key.removeprefix("dataverse.").replace("_", " ")
 
 
 def _readable(path: Path, what: str, who: int) -> Iterator[Check]:

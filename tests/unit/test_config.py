@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from d365sync.config import find_file, load, parse, resolve_secret
+from d365sync.config import find_file, load, parse
 from d365sync.config_template import render
 from d365sync.core.goals.guards import GuardName, GuardRules
 from d365sync.core.goals.rollup import ClosedChild
 from d365sync.core.schedule import in_words
 from d365sync.errors import ConfigError
+from d365sync.secretstore import resolve_secret
 
 FOLDER = Path("/somewhere")
 REMOTE = {
@@ -212,3 +213,21 @@ def test_cron_goes_before_the_interval_and_is_in_the_zone_of_goal_days() -> None
     config = parse(document, {}, folder=FOLDER)
     schedule = config.daemon.schedule("default", config.rollup.zone)
     assert in_words(schedule) == "at 02:00 every day (Asia/Tehran)"
+
+
+def test_every_secret_is_named_by_its_key(tmp_path: Path) -> None:
+    document = {
+        "dataverse": REMOTE,
+        "health": {"token": "systemd:metrics"},
+        "telemetry": {"endpoint": "https://otlp.example.org", "headers": {"Authorization": "env:OTLP"}},
+    }
+    found = parse(document, {}, folder=tmp_path).secret_references()
+    assert found["health.token"] == "systemd:metrics"
+    assert found["telemetry.headers.Authorization"] == "env:OTLP"
+    assert "dataverse.certificate_password" not in found
+
+
+@pytest.mark.parametrize("host", ["http://a", "a:80", "", "a/b"])
+def test_hosts_are_names(host: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="host names"):
+        parse({"dataverse": REMOTE, "health": {"hosts": [host]}}, {}, folder=tmp_path)
