@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 BENCH := $(VENV)/.bench
+AUDIT := $(VENV)/.audit
+AUDIT_BIN := $(VENV)/audit/bin
 # one more than cores: the tests that run the command wait for processes of their own
 WORKERS = $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 PYTEST_ARGS ?= -q -n $(WORKERS) --dist worksteal
@@ -50,10 +52,21 @@ docs: $(BASE)  ## write the generated documents again
 	@$(BIN)/python -m d365sync.config_template > config/d365sync.sample.toml
 	@$(BIN)/python -m d365sync.emulator.support > docs/emulator-support.md
 	@$(BIN)/python -m d365sync.service config
+	@$(BIN)/python -m d365sync.sync.role > config/role-privileges.json
+
+audit: $(AUDIT)  ## known weaknesses of what is locked (asks an advisory service over the network)
+	@for f in base postgresql dev bench audit; do echo "requirements/$$f.txt"; \
+		$(AUDIT_BIN)/pip-audit --require-hashes --disable-pip --progress-spinner off -r requirements/$$f.txt || exit 1; done
+
+sbom: $(AUDIT)  ## a CycloneDX list of what is locked, in build/
+	@mkdir -p build
+	@$(AUDIT_BIN)/cyclonedx-py requirements requirements/base.txt --pyproject pyproject.toml --output-reproducible \
+		--output-file build/d365sync.cdx.json
+	@echo "build/d365sync.cdx.json"
 
 lock: $(DEV)  ## pin every dependency again, with hashes
 	@$(BIN)/pip install -q uv
-	@for f in base dev bench audit; do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	@for f in base postgresql dev bench audit; do $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		--upgrade requirements/$$f.in -o requirements/$$f.txt; done
 
 clean:  ## remove the virtual environment and what the demo left
@@ -75,4 +88,10 @@ $(DEV): $(BASE) requirements/dev.txt
 $(BENCH): $(DEV) requirements/bench.txt
 	@echo "installing what the benchmarks compare with"
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+$(AUDIT): requirements/audit.txt
+	@test -x $(AUDIT_BIN)/python || $(PYTHON) -m venv $(VENV)/audit
+	@echo "installing what looks through the locked packages"
+	@$(AUDIT_BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/audit.txt
 	@touch $@

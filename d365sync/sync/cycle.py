@@ -38,6 +38,7 @@ from d365sync.sync.push import Pushed, Pusher, planning_again
 from d365sync.sync.recalculate import Recalculator
 from d365sync.sync.recompute import Recomputed, Recomputer
 from d365sync.sync.snapshot import Line, Snapshot
+from d365sync.sync.steps import step
 from d365sync.sync.visibility import Visibility, VisibilityReader
 
 log = structlog.get_logger(__name__)
@@ -113,8 +114,12 @@ def run_cycle(
     """
     now = line.clock()
     before = line.client.usage.since()
-    with noted(line, command, line.config.writeback.mode if write else PLAN, now, before) as run_id, uncollected():
+    mode = line.config.writeback.mode if write else PLAN
+    with step("cycle") as note, noted(line, command, mode, now, before) as run_id, uncollected():
+        note("run", run_id)
+        note("mode", mode)
         result = _cycle(line, Warden(line, run_id, accepted), now, before, write=write, full=full)
+        note("outcome", result.outcome.name.lower())
     message = accepted_message(result.findings) if write else ""
     line.journal.finish_run(run_id, result.outcome.name.lower(), result.counts, message, line.clock())
     return result
@@ -145,7 +150,8 @@ def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, wri
     claim(line.client, url, databases(line))
     if full:
         line.mirror.drop_positions()
-    pulls, snapshot = pull_fitting(line, now, warden)
+    with step("pull"):
+        pulls, snapshot = pull_fitting(line, now, warden)
     try:
         check_organization(url, snapshot.book.organization.id, databases(line))
     except ConfigError:
@@ -153,9 +159,11 @@ def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, wri
         raise
     check_own_columns(line.config, snapshot.schema.table("goal"))
     _give_up_when_no_goal_may_be_computed(pulls, snapshot)
-    visibility = refresh_visibility(line, snapshot, now, full=full)
+    with step("visibility"):
+        visibility = refresh_visibility(line, snapshot, now, full=full)
     trusted = begin_watch(line)
-    recomputed = recompute(line, snapshot, visibility=visibility)
+    with step("recompute"):
+        recomputed = recompute(line, snapshot, visibility=visibility)
     written = line.journal.written_values(snapshot.book.goals)
     theirs = overridden_by_person(snapshot.book.goals.values(), written)
     rollup = roll_up_all(line.config, snapshot, recomputed, theirs)
@@ -164,12 +172,14 @@ def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, wri
         idle = not recomputed.goals and not any(pull.changed or pull.deleted for pull in pulls)
         doubles = watched_doubles(line, snapshot, theirs, frozenset(recomputed.goals), trusted=trusted, idle=idle)
         rollup = replace(rollup, problems=(*rollup.problems, *double_problems(snapshot.book, doubles)))
-    plan = plan_of(line, snapshot, rollup, theirs)
-    findings = judged(warden, snapshot, plan, written)
+    with step("plan"):
+        plan = plan_of(line, snapshot, rollup, theirs)
+        findings = judged(warden, snapshot, plan, written)
     if write:
         warden.check(plan, findings, planned_as(line.config), snapshot.book.organization.id)
     line.on_plan(plan)
-    pushed = _push(line, warden.run_id, snapshot, plan, rollup, written) if write else None
+    with step("push"):
+        pushed = _push(line, warden.run_id, snapshot, plan, rollup, written) if write else None
     return CycleResult(
         run_id=warden.run_id,
         snapshot=snapshot,
