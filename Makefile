@@ -56,11 +56,11 @@ docs: $(BASE)  ## write the generated documents again
 
 audit: $(AUDIT)  ## known weaknesses of what is locked (asks an advisory service over the network)
 	@for f in base postgresql dev bench audit; do echo "requirements/$$f.txt"; \
-		$(AUDIT_BIN)/pip-audit --require-hashes --disable-pip --progress-spinner off -r requirements/$$f.txt || exit 1; done
+		$(AUDIT_BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements/$$f.txt || exit 1; done
 
 sbom: $(AUDIT)  ## a CycloneDX list of what is locked, in build/
 	@mkdir -p build
-	@$(AUDIT_BIN)/cyclonedx-py requirements requirements/base.txt --pyproject pyproject.toml --output-reproducible \
+	@PYTHONWARNINGS=ignore $(AUDIT_BIN)/cyclonedx-py requirements requirements/base.txt --pyproject pyproject.toml --output-reproducible \
 		--output-file build/d365sync.cdx.json
 	@echo "build/d365sync.cdx.json"
 

@@ -48,12 +48,19 @@ class App:
     """Everything built from one configuration.
 
     ``clock`` gives the instant that is worked as of, ``real_clock`` the present one, by which leases run.
+    ``sign_in_until`` is the end of the certificate that signs in, None without one.
     """
 
     config: Config
     line: Line
     clock: Clock
     real_clock: Clock = system_clock
+    sign_in_until: dt.datetime | None = None
+
+    @property
+    def token_expires_at(self) -> dt.datetime | None:
+        """When the access token in use ends; None before the first, or where that is not told."""
+        return self.line.client.transport.token_expires_at
 
     def lease(self) -> AbstractContextManager[Lease]:
         """Hold the lease of the databases for the time of a command; see :func:`d365sync.sync.holding.held`.
@@ -108,7 +115,9 @@ def build(
         journal=Journal.open(config.database_url(config.storage.journal)),
         clock=clock,
     )
-    return App(config, replace(line, **(line_options or {})), clock, real_clock)
+    by_certificate = config.dataverse.auth == "certificate" and not offline
+    until = certificate_of(config, environ).expires_at if by_certificate else None
+    return App(config, replace(line, **(line_options or {})), clock, real_clock, until)
 
 
 def _make_room(config: Config) -> None:

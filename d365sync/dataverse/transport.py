@@ -7,6 +7,7 @@ IO: HTTP.
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import threading
 from collections.abc import Mapping
@@ -165,6 +166,12 @@ class Transport:
             AuthError, RetryableError: as when a request needs one.
         """
         self._tokens.token()
+
+    @property
+    def token_expires_at(self) -> dt.datetime | None:
+        """When the access token in use ends; None before the first, or where that is not told."""
+        ends: dt.datetime | None = getattr(self._tokens, "expires_at", None)
+        return ends
 
     def greet(self) -> Mapping[str, str]:
         """Ask once, without a token and without repeating it, and return the headers of whatever is answered.

@@ -57,6 +57,15 @@ def who(*arguments: Any, **options: Any) -> object:
 # -- secrets ---------------------------------------------------------------------------------------------------------
 
 
+def test_it_is_known_when_the_token_in_use_ends(tmp_path: Path) -> None:
+    emulator = load()
+    signed_in = client(emulator, tmp_path)
+    assert signed_in.transport.token_expires_at is None
+    signed_in.who_am_i()
+    left = (signed_in.transport.token_expires_at or dt.datetime.now(dt.UTC)) - dt.datetime.now(dt.UTC)
+    assert dt.timedelta(minutes=30) < left <= dt.timedelta(hours=2)
+
+
 def test_a_secret_signs_in(tmp_path: Path) -> None:
     assert who(load(), tmp_path)
 

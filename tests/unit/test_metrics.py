@@ -79,6 +79,11 @@ def test_every_name_is_told_once() -> None:
     assert sorted(families) == sorted(names())
 
 
+def test_every_metric_is_documented() -> None:
+    text = (CONFIG.parent / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(names()) if f"`{name.removeprefix('d365sync_')}`" not in text] == []
+
+
 def expressions(document: object) -> Iterator[str]:
     """Yield every query of a dashboard or of alert rules."""
     if isinstance(document, dict):

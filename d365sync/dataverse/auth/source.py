@@ -5,6 +5,7 @@ IO: HTTP.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import threading
@@ -27,7 +28,7 @@ _ONE_WORD = re.compile(r"[!-~]+")
 
 
 class TokenSource(Protocol):
-    """Gives access tokens for the organization."""
+    """Gives access tokens for the organization. Some know when the last one ends: ``expires_at``."""
 
     def token(self, *, fresh: bool = False) -> str:
         """Return a valid access token; ``fresh`` does not take it from the cache."""
@@ -77,6 +78,7 @@ class MsalTokens:
         self._host = host
         self._http = Answering(session, timeout_s)
         self._lock = threading.Lock()
+        self.expires_at: dt.datetime | None = None
 
     def token(self, *, fresh: bool = False) -> str:
         """Return an access token for the organization.
@@ -100,6 +102,7 @@ class MsalTokens:
         result = self._answered(lambda: self._acquire(fresh=fresh))
         if "access_token" not in result:
             raise self._refusal(result)
+        self.expires_at = _ends(result.get("expires_in"))
         return str(result["access_token"])
 
     @abstractmethod
@@ -134,3 +137,11 @@ class MsalTokens:
         return RetryableError(
             f"{self.what} at {self._host} {how}", retry_after_s=self._http.retry_after_s, hint="try again later"
         )
+
+
+def _ends(lasts_s: object) -> dt.datetime | None:
+    """Return when a token ends that lasts so many seconds; None when that is not told, or is no such number."""
+    try:
+        return dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(seconds=int(str(lasts_s)))
+    except (ValueError, OverflowError):
+        return None
