@@ -40,6 +40,10 @@ COMMANDS = {
         "d365sync.cli.undo:undo",
         "Put back what a run wrote, where nobody has changed it since.",
     ),
+    "backfill": (
+        "d365sync.cli.backfill:backfill",
+        "Compute the goals whose period touches a window of days, closed ones too, and write those that differ.",
+    ),
     "status": ("d365sync.cli.status:status", "Show the last cycles, how fresh each table is, and what is wrong."),
     "explain": (
         "d365sync.cli.explain:explain",

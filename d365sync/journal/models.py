@@ -83,3 +83,28 @@ class LeaseRow(JournalModel, table=True):
     epoch: int
     since: str
     until: str
+
+
+class BackfillRow(JournalModel, table=True):
+    """A backfill that was begun: its run, its window of days (ISO dates), and what guards were told to let pass."""
+
+    __tablename__ = "backfill"
+
+    number: int | None = Field(default=None, primary_key=True)
+    run_id: str = Field(index=True)
+    first_on: str
+    last_on: str
+    mode: str
+    accepted: int | None = None
+
+
+class BackfillBatchRow(JournalModel, table=True):
+    """Some goals (a JSON list of ids) that a backfill writes together, and when they were done."""
+
+    __tablename__ = "backfill_batch"
+
+    run_id: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    period: str
+    goals: str = Field(sa_column=Column(Text, nullable=False))
+    done_at: str | None = None

@@ -23,8 +23,9 @@ from d365sync.core.goals.writes import PERCENTAGE, SENT, as_stored
 from d365sync.core.values import format_instant, parse_instant, plain
 from d365sync.database import open_engine
 from d365sync.errors import JournalError
+from d365sync.journal.backfills import Backfills
 from d365sync.journal.latest import asked, latest, left_open
-from d365sync.journal.lease import HINT, Leased
+from d365sync.journal.lease import HINT
 from d365sync.journal.models import FORMAT, JournalFormat, JournalModel, OwnerRow, RunRow, WriteRow
 
 MODELS = (JournalFormat, RunRow, WriteRow, OwnerRow)
@@ -87,7 +88,7 @@ class Ending:
     after: Values | None = None
 
 
-class Journal(Leased):
+class Journal(Backfills):
     """One journal database."""
 
     def __init__(self, engine: Engine) -> None:

@@ -15,6 +15,7 @@ import structlog
 
 from d365sync.config import Config
 from d365sync.core.goals.doubles import Doubles, double_problems
+from d365sync.core.goals.goal import GoalBook
 from d365sync.core.goals.guards import Finding
 from d365sync.core.goals.modes import COLUMNS, OVERRIDE, PLAN, RECALCULATE
 from d365sync.core.goals.periods import differing_periods
@@ -126,12 +127,17 @@ def run_cycle(
 
 
 @contextmanager
-def noted(line: Line, command: str, mode: str, now: dt.datetime, before: Traffic) -> Iterator[str]:
+def noted(
+    line: Line, command: str, mode: str, now: dt.datetime, before: Traffic, *, again: str | None = None
+) -> Iterator[str]:
     """Note in the journal that a run begins, and that it failed or was refused if it is; yield its id.
 
+    ``again`` is the id of a run that did not come to its end and goes on now, None for a new one.
     ``before`` is the traffic before it. What came of a run that did not fail is for the caller to note.
     """
-    run_id = line.journal.start_run(command, mode, now)
+    if again is not None:
+        line.journal.resume_run(again)
+    run_id = again or line.journal.start_run(command, mode, now)
     try:
         with structlog.contextvars.bound_contextvars(run=run_id):
             yield run_id
@@ -158,7 +164,7 @@ def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, wri
         line.mirror.drop_positions()
         raise
     check_own_columns(line.config, snapshot.schema.table("goal"))
-    _give_up_when_no_goal_may_be_computed(pulls, snapshot)
+    give_up_when_no_goal_may_be_computed(pulls, snapshot)
     with step("visibility"):
         visibility = refresh_visibility(line, snapshot, now, full=full)
     trusted = begin_watch(line)
@@ -174,7 +180,7 @@ def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, wri
         rollup = replace(rollup, problems=(*rollup.problems, *double_problems(snapshot.book, doubles)))
     with step("plan"):
         plan = plan_of(line, snapshot, rollup, theirs)
-        findings = judged(warden, snapshot, plan, written)
+        findings = judged(warden, snapshot.book, plan, written)
     if write:
         warden.check(plan, findings, planned_as(line.config), snapshot.book.organization.id)
     line.on_plan(plan)
@@ -195,7 +201,7 @@ def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, wri
     )
 
 
-def _give_up_when_no_goal_may_be_computed(pulls: Iterable[TablePull], snapshot: Snapshot) -> None:
+def give_up_when_no_goal_may_be_computed(pulls: Iterable[TablePull], snapshot: Snapshot) -> None:
     """Stop when every rollup reads a table that may not be read: it is the identity that lacks a right.
 
     Raises:
@@ -261,13 +267,13 @@ def plan_of(line: Line, snapshot: Snapshot, rollup: Rollup, theirs: frozenset[st
 
 
 def judged(
-    warden: Warden, snapshot: Snapshot, plan: WritePlan, written: Mapping[str, tuple[Values, ...]]
+    warden: Warden, book: GoalBook, plan: WritePlan, written: Mapping[str, tuple[Values, ...]]
 ) -> tuple[Finding, ...]:
-    """Return what guards see in a plan for the goals of a snapshot."""
+    """Return what guards see in a plan for the goals of a book."""
     mode = planned_as(warden.line.config)
-    known = warden.line.journal.goals_written(snapshot.book.goals, mode) if mode == COLUMNS else written.keys()
-    names = {metric.id: metric.name for metric in snapshot.book.metrics.values()}
-    return warden.judge(plan, writable(snapshot.book.goals, plan), known, names, mode)
+    known = warden.line.journal.goals_written(book.goals, mode) if mode == COLUMNS else written.keys()
+    names = {metric.id: metric.name for metric in book.metrics.values()}
+    return warden.judge(plan, writable(book.goals, plan), known, names, mode)
 
 
 def pusher(line: Line, run_id: str, goals: MirrorTable, own: tuple[str, ...]) -> Pusher:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from d365sync.app import App
+from d365sync.core.goals.backfill import Window
 from d365sync.emulator import Emulator
 from d365sync.journal.store import Journal
 from d365sync.mirror import bookmarks
 from d365sync.mirror.store import Mirror
+from d365sync.sync.backfill import backfill
+from tests.golden.casebook import made_id
+from tests.integration.test_backfill import org as three_quarters
 from tests.integration.test_line import BOB, load
 from tests.integration.test_pull import DEAL, more
 from tests.kills.world import Scenario
@@ -103,8 +109,22 @@ def writes_not_noted_before() -> None:
     Journal.intend, Journal.done = spoiled_intend, spoiled_done  # type: ignore[method-assign,assignment]
 
 
+def typed_over_an_old_goal(emulator: Emulator) -> None:
+    """Let a person type a number over a goal of last year."""
+    typed = {"actualmoney": Decimal("77.7000"), "isoverride": True, "isoverridden": True}
+    emulator.store.change("goal", made_id("goal", "Bob 2"), typed)
+
+
+def backfilled(app: App) -> object:
+    """Run a backfill of every goal, or go on with it."""
+    return backfill(app.line, Window(dt.date(2025, 1, 1), dt.date(2026, 12, 31)), write=True)
+
+
 SCENES = {
     "first": Scenario(organization, 0, nothing, typed_over, frozenset({"Bob"}), SMALL),
     "busy": Scenario(organization, 1, busy_hour, typed_over, frozenset({"Bob"}), SMALL),
+    "backfill": Scenario(
+        three_quarters, 0, nothing, typed_over_an_old_goal, frozenset({"Bob 2"}), SMALL, run=backfilled
+    ),
 }
 FLAWS = {"bookmark": bookmark_before_its_rows, "journal": writes_not_noted_before}

@@ -26,7 +26,7 @@ def loop(scene: str, *options: str) -> tuple[int, int, str]:
     return int(told[1]), int(told[2]), done.stdout
 
 
-@pytest.mark.parametrize(("scene", "every"), [("busy", 4), ("first", 11)])
+@pytest.mark.parametrize(("scene", "every"), [("busy", 4), ("first", 11), ("backfill", 7)])
 def test_whenever_it_is_killed_nothing_is_lost_and_nothing_is_done_twice(scene: str, every: int) -> None:
     faults, points, told = loop(scene, "--every", str(every if EFFORT <= 1 else 1))
     assert not faults, told

@@ -34,6 +34,7 @@ from tests.kills.places import Files, Server
 from tests.kills.relay import RelayAdapter, answering, put, take
 
 Act = Callable[[Emulator], object]
+Run = Callable[[App], object]
 Flaw = Callable[[], None]
 Sections = Mapping[str, Mapping[str, object]]
 TYPED = "actualmoney"
@@ -48,6 +49,7 @@ class Scenario:
     ``steady`` cycles run first; then ``remote`` happens, then the cycle that is killed, then ``person`` edits
     the goals of the titles ``persons``, of which only ``actualmoney`` is judged: the rest may be from before or after.
     ``sections`` configures the line, ``flaw`` spoils it in the process that is killed (which the loop must notice).
+    ``run`` is what is killed and run again, a cycle unless another is named; the last is always a cycle.
     """
 
     load: Callable[[Path], Emulator]
@@ -57,6 +59,7 @@ class Scenario:
     persons: frozenset[str]
     sections: Sections = field(default_factory=dict)
     flaw: Flaw | None = None
+    run: Run = field(default=lambda app: app.sync(write=True))
 
 
 @dataclass(slots=True)
@@ -128,7 +131,17 @@ class Loop:
         ours, theirs = socket.socketpair()
         with ours:
             child = _forked(
-                lambda: _lived(self.emulator, self._sections(folder), folder, theirs, kill_at, last, flaw), theirs, ours
+                lambda: _lived(
+                    self.emulator,
+                    self._sections(folder),
+                    folder,
+                    theirs,
+                    kill_at,
+                    None if last else self.scenario.run,
+                    flaw,
+                ),
+                theirs,
+                ours,
             )
             before = _versions(self.emulator)
             for _ in answering(ours, self.emulator.app):
@@ -198,7 +211,7 @@ def _lived(
     folder: Path,
     pair: socket.socket,
     kill_at: int | None,
-    last: bool,
+    run: Run | None,
     flaw: Flaw | None,
 ) -> None:
     points, told = Points(kill_at), []
@@ -206,9 +219,10 @@ def _lived(
         with _line(emulator, sections, folder, pair, points) as app:
             if flaw is not None:
                 flaw()
-            result = app.sync(write=True)
-            if last:
-                told += _unquiet(app, emulator, result)
+            if run is None:
+                told += _unquiet(app, emulator, app.sync(write=True))
+            else:
+                run(app)
     except Exception as error:  # noqa: BLE001 - told to the parent
         told.append(f"{type(error).__name__}: {error}")
         traceback.print_exc()
