@@ -25,6 +25,8 @@ def _address(value: str) -> str:
     parts = urlsplit(value)
     if value and (parts.scheme not in ("http", "https") or not parts.hostname):
         raise ValueError("must be an address that begins with https:// (or http://)")
+    if parts.query or parts.fragment:
+        raise ValueError("must be an address without ? and #: /start and /fail are put behind it")
     return value.rstrip("/")
 
 
