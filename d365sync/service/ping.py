@@ -1,4 +1,4 @@
-"""The dead-man switch: a monitor elsewhere hears of each cycle's begin, end and failure, and calls when it hears nothing.
+"""The dead-man switch: a monitor elsewhere hears of each cycle's begin, end and failure; silence makes it call.
 
 ``URL/start``, ``URL`` and ``URL/fail`` are asked with the run's id. Pings are sent by a thread of their own, in order:
 a monitor that is slow or gone delays no cycle, and that it cannot be told is said once. Nothing of a run is sent along.
