@@ -168,7 +168,7 @@ def make_client(
 
     remote = config.dataverse
     _hide_proxy_passwords(remote.proxy)
-    session = session or make_session(_ca_bundle(config), remote.proxy, timeout_s=remote.timeout)
+    session = session or make_session(ca_bundle_of(config), remote.proxy, timeout_s=remote.timeout)
     transport = Transport(
         session,
         remote.url,
@@ -222,7 +222,12 @@ def _tokens(
     return ApplicationTokens(sign_in, session, remote.timeout)
 
 
-def _ca_bundle(config: Config) -> str | None:
+def ca_bundle_of(config: Config) -> str | None:
+    """Return the file of further trust anchors, None without one.
+
+    Raises:
+        ConfigError: it is not there.
+    """
     if not config.dataverse.ca_bundle:
         return None
     path = config.resolve(config.dataverse.ca_bundle)

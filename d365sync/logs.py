@@ -57,17 +57,22 @@ class LogFile:
     backups: int = 5
 
 
-def configure(*, level: int, tty: bool, file: LogFile | None = None) -> None:
+OF_THE_SERVICE = ("service.", "environment.", "configuration.", "cycle.", "lease.", "ping.", "job.")
+"""What the names of events begin with that tell what becomes of the service, once per change or cycle."""
+
+
+def configure(*, level: int, tty: bool, file: LogFile | None = None, only: tuple[str, ...] = ()) -> None:
     """Set up logging for one process: on stderr, or in a file; ``tty`` means for people, otherwise as JSON lines.
 
-    What other packages log (warnings and worse) becomes events like our own, and hides the same.
+    What other packages log (warnings and worse) becomes events like our own, and hides the same. With ``only``, events
+    that are no warnings are logged if their names begin with one of these.
 
     Raises:
         ConfigError: the file cannot be written.
     """
     handler: logging.Handler = logging.StreamHandler(sys.stderr) if file is None else _opened(file)
     structlog.configure(
-        processors=processors(tty=tty),
+        processors=[*([_Only(only)] if only else []), *processors(tty=tty)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr)
         if file is None
@@ -90,6 +95,18 @@ def processors(*, tty: bool) -> list[Any]:
         _redact_event,
         renderer,
     ]
+
+
+class _Only:
+    """Drops events that are no warnings, but for those whose names begin in certain ways."""
+
+    def __init__(self, beginnings: tuple[str, ...]) -> None:
+        self._beginnings = beginnings
+
+    def __call__(self, _logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if method in ("debug", "info") and not str(event.get("event", "")).startswith(self._beginnings):
+            raise structlog.DropEvent
+        return event
 
 
 class _PrivateRotatingFile(RotatingFileHandler):

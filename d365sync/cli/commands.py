@@ -28,6 +28,7 @@ COMMANDS = {
         "Check reach, sign-in, tables, columns, write access, change tracking and clocks.",
     ),
     "sync": ("d365sync.cli.sync:sync", "Run one cycle: pull, recompute, plan, push."),
+    "run": ("d365sync.cli.run:run", "Run cycles by the schedule in [daemon] until stopped: the service."),
     "plan": (
         "d365sync.cli.sync:plan",
         "Show what a sync would write: goal, column, native value, ours, difference, why.",

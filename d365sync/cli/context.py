@@ -41,8 +41,10 @@ class Settings:
 
         return chosen(self.load_all(), self.environment)
 
-    def load_all(self) -> dict[str, Config]:
+    def load_all(self, *, service: bool = False) -> dict[str, Config]:
         """Find and read the configuration; logging starts here too, which help and completion do not need.
+
+        A ``service`` logs what becomes of it and its environments; each table and goal only if told to.
 
         Raises:
             ConfigError: none, unreadable, or wrong.
@@ -53,8 +55,9 @@ class Settings:
         from d365sync.config import find_file
         from d365sync.service.environments import load_all
 
-        level = logging.DEBUG if self.debug else logging.INFO if self.verbose else logging.WARNING
-        logs.configure(level=level, tty=sys.stderr.isatty())
+        level = logging.DEBUG if self.debug else logging.INFO if self.verbose or service else logging.WARNING
+        only = logs.OF_THE_SERVICE if service and not (self.verbose or self.debug) else ()
+        logs.configure(level=level, tty=sys.stderr.isatty(), only=only)
         return load_all(find_file(self.config_path, self.environ, self.folder), self.environ)
 
     @property

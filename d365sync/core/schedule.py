@@ -101,12 +101,11 @@ BACK_OFF_FIRST = dt.timedelta(minutes=1)
 BACK_OFF_LONGEST = dt.timedelta(minutes=15)
 
 
-def retry_at(now: dt.datetime, failures: int, asked: dt.timedelta = NOTHING) -> dt.datetime:
-    """Return when to try again after so many failures in a row (from 1): 1, 2, 4, 8, then every 15 minutes.
+def back_off(failures: int, asked: dt.timedelta = NOTHING) -> dt.timedelta:
+    """Return how long to rest after so many failures in a row (from 1): 1, 2, 4, 8, then always 15 minutes.
 
     ``asked`` is how long the remote asked to wait; it is waited for if it is longer.
     """
     longest = BACK_OFF_LONGEST // BACK_OFF_FIRST
     times = 2 ** (failures - 1) if failures <= longest else longest
-    back_off: dt.timedelta = BACK_OFF_FIRST * min(times, longest)
-    return now + max(back_off, asked)
+    return max(BACK_OFF_FIRST * min(times, longest), asked)

@@ -124,3 +124,14 @@ def test_what_a_run_is_goes_along_into_the_threads_that_read() -> None:
         assert [event.item for event in side_by_side([source], workers=2)] == [1, None]
     assert told[0]["run"] == "r1"
     assert told[0]["thread"] is not threading.current_thread()
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+def test_a_service_logs_what_becomes_of_it_and_every_warning_and_not_each_table(tmp_path: Path) -> None:
+    path = tmp_path / "d365sync.log"
+    logs.configure(level=logging.INFO, tty=False, file=logs.LogFile(path), only=logs.OF_THE_SERVICE)
+    log = structlog.get_logger()
+    log.info("table.pulled", table="goal")
+    log.info("cycle.done")
+    log.warning("value.damaged")
+    assert [line["event"] for line in lines_of(path)] == ["cycle.done", "value.damaged"]
