@@ -41,10 +41,11 @@ class Settings:
 
         return chosen(self.load_all(), self.environment)
 
-    def load_all(self, *, service: bool = False) -> dict[str, Config]:
+    def load_all(self, *, service: bool = False, as_json: bool = False) -> dict[str, Config]:
         """Find and read the configuration; logging starts here too, which help and completion do not need.
 
-        A ``service`` logs what becomes of it and its environments; each table and goal only if told to.
+        A ``service`` logs what becomes of it and its environments; each table and goal only if told to. ``as_json`` is
+        for logs on a terminal; elsewhere they always are.
 
         Raises:
             ConfigError: none, unreadable, or wrong.
@@ -57,7 +58,7 @@ class Settings:
 
         level = logging.DEBUG if self.debug else logging.INFO if self.verbose or service else logging.WARNING
         only = logs.OF_THE_SERVICE if service and not (self.verbose or self.debug) else ()
-        logs.configure(level=level, tty=sys.stderr.isatty(), only=only)
+        logs.configure(level=level, tty=sys.stderr.isatty() and not as_json, only=only)
         return load_all(find_file(self.config_path, self.environ, self.folder), self.environ)
 
     @property

@@ -31,8 +31,9 @@ COMPUTING_S = 600
 
 
 @click.command()
+@click.option("--json", "as_json", is_flag=True, help="Log JSON lines on a terminal too.")
 @click.pass_obj
-def run(settings: Settings) -> int:
+def run(settings: Settings, *, as_json: bool) -> int:
     """Run cycles by the schedule in [daemon] until stopped: the service.
 
     All environments of the configuration, or the one named by --environment. SIGTERM or Ctrl+C ends it after the
@@ -48,7 +49,7 @@ def run(settings: Settings) -> int:
     from d365sync.service.signals import Signals
     from d365sync.service.state import ServiceState
 
-    configs = _configs(settings, settings.load_all(service=True))
+    configs = _configs(settings, settings.load_all(service=True, as_json=as_json))
     state = ServiceState(cycle_patience_s=_patience_s(configs))
     loop = Loop(configs, _world(settings, state), _outside(settings, state), Signals())
     if not loop.run():
