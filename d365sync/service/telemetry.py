@@ -11,7 +11,9 @@ IO: HTTP, a thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +27,14 @@ from d365sync.secretstore import resolve_secret
 from d365sync.sync.steps import Note, watched
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
+log = structlog.get_logger(__name__)
+
 SEND_TIMEOUT_S = 10
+ENDING_S = 3
+"""How long the end of the service waits for the last spans to leave."""
 BOUND = {"run": "d365sync.run", "environment": "d365sync.environment"}
 """What every span says of where it belongs, by the names of the log."""
 
@@ -54,7 +61,7 @@ def _telling(section: TelemetrySection, exporter: SpanExporter) -> Iterator[None
 
     resource = Resource.create({"service.name": section.service_name, "service.version": __version__})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    provider.add_span_processor(BatchSpanProcessor(_told(exporter)))
     tracer = provider.get_tracer("d365sync", __version__)
 
     @contextmanager
@@ -75,7 +82,32 @@ def _telling(section: TelemetrySection, exporter: SpanExporter) -> Iterator[None
         with watched(watch):
             yield
     finally:
-        provider.shutdown()
+        ending = threading.Thread(target=provider.shutdown, name="spans", daemon=True)
+        ending.start()
+        ending.join(ENDING_S)
+
+
+def _told(exporter: SpanExporter) -> SpanExporter:
+    """Have it logged once when spans are lost, and once when they arrive again, instead of at every try."""
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+
+    class Told(SpanExporter):
+        lost = False
+
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            result = exporter.export(spans)
+            lost = result is not SpanExportResult.SUCCESS
+            if lost != self.lost:
+                (log.warning if lost else log.info)("service.spans_lost" if lost else "service.spans_arrive")
+            self.lost = lost
+            return result
+
+        def shutdown(self) -> None:
+            exporter.shutdown()
+
+    return Told()
 
 
 def _exporter(section: TelemetrySection, environ: Mapping[str, str], folder: Path) -> SpanExporter:

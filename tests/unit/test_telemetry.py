@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import structlog
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog.testing import capture_logs
 
 from d365sync.config_seeing import TelemetrySection
 from d365sync.errors import ConfigError, RetryableError
-from d365sync.service.telemetry import telling
+from d365sync.service.telemetry import _told, telling
 from d365sync.sync.steps import step
 
 
@@ -69,3 +72,26 @@ def test_a_header_is_a_secret_by_reference() -> None:
     section = TelemetrySection(endpoint="http://localhost:1/v1/traces", headers={"Authorization": "env:GONE"})
     with pytest.raises(ConfigError, match="GONE"):
         telling(section, {}, Path())
+
+
+class Failing(InMemorySpanExporter):
+    """Loses spans as long as it is told to."""
+
+    failing = True
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        return SpanExportResult.FAILURE if self.failing else super().export(spans)
+
+
+def test_spans_that_are_lost_are_told_of_once() -> None:
+    exporter = Failing()
+    told = _told(exporter)
+    with capture_logs() as logs:
+        for failing in (True, True, False, False, True):
+            exporter.failing = failing
+            told.export(())
+    assert [(one["event"], one["log_level"]) for one in logs] == [
+        ("service.spans_lost", "warning"),
+        ("service.spans_arrive", "info"),
+        ("service.spans_lost", "warning"),
+    ]
