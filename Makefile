@@ -53,6 +53,7 @@ docs: $(BASE)  ## write the generated documents again
 	@$(BIN)/python -m d365sync.emulator.support > docs/emulator-support.md
 	@$(BIN)/python -m d365sync.service config
 	@$(BIN)/python -m d365sync.sync.role > config/role-privileges.json
+	@$(BIN)/python -m d365sync.doctor.page > docs/doctor.md
 
 audit: $(AUDIT)  ## known weaknesses of what is locked (asks an advisory service over the network)
 	@for f in base postgresql dev bench audit; do echo "requirements/$$f.txt"; \

@@ -153,14 +153,17 @@ def make_client(
     session: requests.Session | None = None,
     timer: Timer | None = None,
     say: Callable[[str], None] | None = None,
+    late: bool = False,
 ) -> DataverseClient:
     """Build the Dataverse client of a configuration; ``timer`` is the clock by which it waits.
 
-    ``say`` shows a message to a person who can sign in (device code); None when nobody is there.
+    ``say`` shows a message to a person who can sign in (device code); None when nobody is there. With ``late`` what is
+    needed to sign in is read when a token is first needed, and its errors come then.
 
     Raises:
         ConfigError: the secret, the certificate or the CA bundle cannot be read.
     """
+    from d365sync.dataverse.auth.source import LateTokens
     from d365sync.dataverse.client import DataverseClient
     from d365sync.dataverse.retry import RetryPolicy
     from d365sync.dataverse.session import make_session
@@ -168,11 +171,13 @@ def make_client(
 
     remote = config.dataverse
     _hide_proxy_passwords(remote.proxy)
-    session = session or make_session(ca_bundle_of(config), remote.proxy, timeout_s=remote.timeout)
+    http = session or make_session(ca_bundle_of(config), remote.proxy, timeout_s=remote.timeout)
     transport = Transport(
-        session,
+        http,
         remote.url,
-        _tokens(config, environ, session, say, timer),
+        LateTokens(lambda: _tokens(config, environ, http, say, timer))
+        if late
+        else _tokens(config, environ, http, say, timer),
         retry=RetryPolicy(budget_s=remote.retry_budget, timer=timer or MonotonicTimer()),
         timeout_s=remote.timeout,
         concurrency=remote.concurrency,

@@ -63,12 +63,23 @@ FORBIDDEN, NOT_THERE, THROTTLED = 403, 404, 429
 
 
 class RemoteError(D365SyncError):
-    """Dataverse (or the token endpoint) failed; ``status`` is None when no answer came."""
+    """Dataverse (or the token endpoint) failed; ``status`` is None when no answer came.
+
+    ``at`` is then what was not passed: ``proxy``, ``TLS``, or empty for the way to the server.
+    """
 
     def __init__(
-        self, message: str, *, status: int | None = None, code: str = "", request_id: str = "", hint: str = ""
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str = "",
+        request_id: str = "",
+        hint: str = "",
+        at: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
+        self.at = at
         self.status = status
         self.code = code
         self.request_id = request_id

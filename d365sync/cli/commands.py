@@ -25,7 +25,7 @@ COMMANDS = {
     "init": ("d365sync.cli.init:init", "Write a complete, commented configuration."),
     "doctor": (
         "d365sync.cli.doctor:doctor",
-        "Check reach, sign-in, tables, columns, write access, change tracking and clocks.",
+        "Check everything a run needs: files, databases, network, sign-in, privileges, tables.",
     ),
     "sync": ("d365sync.cli.sync:sync", "Run one cycle: pull, recompute, plan, push."),
     "run": ("d365sync.cli.run:run", "Run cycles by the schedule in [daemon] until stopped: the service."),

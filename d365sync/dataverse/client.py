@@ -25,6 +25,7 @@ from d365sync.dataverse.ahead import FetchedPage, Lookahead
 from d365sync.dataverse.batch import MULTIPART, Part, PartAnswer, compose, parse
 from d365sync.dataverse.batch import content_type as batch_type
 from d365sync.dataverse.decoding import PageDecoder
+from d365sync.dataverse.greeting import Greeting
 from d365sync.dataverse.transport import Answer, Transport
 from d365sync.dataverse.wire import (
     LOOKUP_LOGICAL_NAME,
@@ -71,24 +72,22 @@ class DataverseClient:
         answer = self._send("GET", f"{self.api_root}/WhoAmI", headers=_acting_for(on_behalf_of))
         return decode_object(answer.body), _date_of(answer.headers)
 
-    def sign_in(self) -> None:
-        """Get an access token; Dataverse is asked nothing.
+    def sign_in(self) -> Mapping[str, Any]:
+        """Get an access token and return what it says about itself, if it can be read; Dataverse is asked nothing.
 
         Raises:
             AuthError, RetryableError: as when a request needs one.
         """
-        self.transport.sign_in()
+        return self.transport.sign_in()
 
-    def greet(self) -> tuple[str, dt.datetime | None]:
-        """Ask once, without a token, and return what any answer tells: the tenant, and the server's clock.
-
-        The tenant is in lower case, empty when it is not told; the clock None then.
+    def greet(self) -> Greeting:
+        """Ask once, without a token, and return what any answer tells.
 
         Raises:
             RemoteError: no answer.
         """
-        headers = self.transport.greet()
-        return tenant_named(headers.get("WWW-Authenticate", "")), _date_of(headers)
+        headers, peer = self.transport.greet()
+        return Greeting(tenant_named(headers.get("WWW-Authenticate", "")), _date_of(headers), peer)
 
     def privileges_of(self, user_id: str) -> Mapping[str, str]:
         """Return the depths of a user's privileges (``Basic`` to ``Global``), by their names in lower case.

@@ -52,8 +52,9 @@ def _of_certificate(what: str, causes: list[BaseException]) -> RemoteError:
     refused = next((one for one in causes if isinstance(one, ssl.SSLCertVerificationError)), None)
     if refused is not None:
         hint = CERTIFICATES.get(refused.verify_code, PRIVATE)
-        return RemoteError(f"{what} (TLS: {first_line(refused.verify_message)})", hint=hint)
-    return RemoteError(f"{what} (TLS: {_words(causes[-1])})", hint=f"check that the address speaks TLS; {PRIVATE}")
+        return RemoteError(f"{what} (TLS: {first_line(refused.verify_message)})", hint=hint, at="TLS")
+    mend = f"check that the address speaks TLS; {PRIVATE}"
+    return RemoteError(f"{what} (TLS: {_words(causes[-1])})", hint=mend, at="TLS")
 
 
 def _of_proxy(what: str, error: requests.exceptions.ProxyError, causes: list[BaseException]) -> RemoteError:
@@ -62,13 +63,15 @@ def _of_proxy(what: str, error: requests.exceptions.ProxyError, causes: list[Bas
     told = next((found for one in reversed(causes) if (found := _TUNNEL.search(str(one)))), None)
     if told is None:
         return RetryableError(
-            f"{what} ({proxy} cannot be reached: {_words(causes[-1])})", hint="check dataverse.proxy or HTTPS_PROXY"
+            f"{what} ({proxy} cannot be reached: {_words(causes[-1])})",
+            hint="check dataverse.proxy or HTTPS_PROXY",
+            at="proxy",
         )
     status = int(told[1])
     message = f"{what} ({proxy} refuses: {status} {told[2] or ''}".rstrip() + ")"
     if status >= 500:
-        return RetryableError(message, hint=LATER)
-    return RemoteError(message, hint=PASSWORD if status == 407 else ALLOWED)
+        return RetryableError(message, hint=LATER, at="proxy")
+    return RemoteError(message, hint=PASSWORD if status == 407 else ALLOWED, at="proxy")
 
 
 def _proxy_named(error: requests.exceptions.ProxyError) -> str:

@@ -12,6 +12,7 @@ import itertools
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import requests
@@ -22,6 +23,7 @@ from d365sync import __version__
 from d365sync.dataverse.auth import TokenSource
 from d365sync.dataverse.batch import MULTIPART
 from d365sync.dataverse.gate import Circuit, Gate, check_stopped
+from d365sync.dataverse.greeting import Peer, claims_of, peer_of
 from d365sync.dataverse.retry import Repeats, RetryPolicy
 from d365sync.dataverse.session import proxies_of, read_body, verifying
 from d365sync.dataverse.silence import no_answer
@@ -159,13 +161,13 @@ class Transport:
         in_parts = expects == MULTIPART and not repeatable
         return self._persist(_Call(prepared, what, expects, operations, repeatable, give_up_at, in_parts))
 
-    def sign_in(self) -> None:
-        """Get an access token, sending Dataverse nothing.
+    def sign_in(self) -> Mapping[str, Any]:
+        """Get an access token, sending Dataverse nothing, and return what it says about itself.
 
         Raises:
             AuthError, RetryableError: as when a request needs one.
         """
-        self._tokens.token()
+        return claims_of(self._tokens.token())
 
     @property
     def token_expires_at(self) -> dt.datetime | None:
@@ -173,8 +175,8 @@ class Transport:
         ends: dt.datetime | None = getattr(self._tokens, "expires_at", None)
         return ends
 
-    def greet(self) -> Mapping[str, str]:
-        """Ask once, without a token and without repeating it, and return the headers of whatever is answered.
+    def greet(self) -> tuple[Mapping[str, str], Peer | None]:
+        """Ask once, without a token and without repeating it; return the headers of whatever is answered, and by whom.
 
         Raises:
             RemoteError: no answer.
@@ -184,9 +186,10 @@ class Transport:
             answer = self._exchange(prepared)
         except requests.RequestException as error:
             raise no_answer(f"no answer from {self.api_root.split('/')[2]}", error) from None
+        peer = peer_of(answer)
         answer.close()
         self.usage.add(f"GET {answer.status_code}", requests=1)
-        return CaseInsensitiveDict(answer.headers)
+        return CaseInsensitiveDict(answer.headers), peer
 
     def ask_patience(self, error: RetryableError, attempt: int = 1) -> float:
         """Shut the gate for everybody as a 429 (or 503) asks, also one within a batch; return the seconds from now."""

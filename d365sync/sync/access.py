@@ -12,7 +12,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from d365sync.core.counts import counted
 from d365sync.dataverse.wire import ACT_ON_BEHALF
 from d365sync.errors import D365SyncError
 
@@ -49,7 +48,6 @@ REACHES: Mapping[str, str] = {
     "RecordFilter": "the rows of a filter",
 }
 """How far a privilege reaches by its depth, where that is not everything."""
-MORE_THAN_READING = ("prvCreateGoal", "prvWriteGoal", "prvDeleteGoal")
 Held = Mapping[str, str]
 """The depths of the privileges that a user has, by their names in lower case; empty where they are not told."""
 
@@ -115,16 +113,6 @@ def shallow(privilege: str, held: Held, so: str) -> Lack | None:
         _where(privilege, ""),
         privilege,
     )
-
-
-def excess(held: Held, *, impersonates: bool) -> Lack | None:
-    """Return which of the privileges held allow more than reading; None when none does."""
-    unneeded = [*MORE_THAN_READING, *(() if impersonates else (ACT_ON_BEHALF,))]
-    found = [name for name in unneeded if name.lower() in held]
-    if not found:
-        return None
-    words = counted(len(found), "privilege")
-    return Lack(f"the user has {words} that mode plan does not need: {', '.join(found)}", "take them out of its role")
 
 
 def _where(privilege: str, hint: str) -> str:

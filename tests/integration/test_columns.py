@@ -17,16 +17,17 @@ from d365sync.core.goals.savedplan import SavedPlan, read_saved_plan
 from d365sync.core.goals.writes import SkipReason, WritePlan
 from d365sync.core.values import Value
 from d365sync.dataverse.wire import decode_json
+from d365sync.doctor.check import Verdict
 from d365sync.emulator import Emulator
 from d365sync.emulator.faults import Fault, FaultyApp
 from d365sync.emulator.native import recalculate
 from d365sync.errors import ConfigError, GuardError
 from d365sync.sync.commanded import apply_saved, undo
 from d365sync.sync.cycle import Outcome
-from d365sync.sync.doctor import Verdict, examine
 from d365sync.sync.documents import json_text
 from d365sync.sync.offline import computed, mirrored
 from tests.emulated import NOW, configuration, goal_values
+from tests.examined import examined
 from tests.golden.casebook import made_id
 from tests.integration.test_line import ANN, BOB, COMPANY, change, load, skips
 from tests.parts import GoalBatches, Parts, batching
@@ -162,7 +163,7 @@ def test_every_column_that_does_not_fit_is_named_before_anything_is_written(tmp_
     with line(emulator, tmp_path, wrong) as app:
         with pytest.raises(ConfigError) as caught:
             app.sync(write=True)
-        checks = list(examine(app.config, app.line.client, lambda: NOW))
+        checks = examined(app.config, app.line.client)
     faults = [one for one in checks if one.name == "columns to write"]
     assert len(caught.value.problems) == len(faults) == len(wrong)
     assert {one.verdict for one in faults} == {Verdict.FAIL}
@@ -181,7 +182,7 @@ def test_a_decimal_column_with_enough_places_takes_money(tmp_path: Path) -> None
     emulator = own_org(tmp_path)
     with line(emulator, tmp_path, {"actualmoney": "new_exact"}) as app:
         assert app.sync(write=True).outcome is Outcome.OK
-        assert all(one.verdict is not Verdict.FAIL for one in examine(app.config, app.line.client, lambda: NOW))
+        assert all(one.verdict is not Verdict.FAIL for one in examined(app.config, app.line.client))
     assert held(emulator, "new_exact")["Company"] == RIGHT["Company"]
 
 

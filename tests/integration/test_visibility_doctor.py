@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from d365sync.doctor.check import Check, Verdict
 from d365sync.emulator import Emulator, EmulatorSettings
-from d365sync.sync.doctor import Check, Verdict, examine
 from tests.emulated import NOW
+from tests.examined import examined
 from tests.integration.test_visibility import user, watching, write
 from tests.security import Security
 
@@ -25,7 +26,7 @@ def checks(tmp_path: Path) -> Callable[..., dict[str, Check]]:
         if edit is not None:
             edit(emulator)
         with watching(emulator, tmp_path, visibility=visibility) as (app, _):
-            return {check.name: check for check in examine(app.config, app.line.client, lambda: NOW)}
+            return {check.name: check for check in examined(app.config, app.line.client)}
 
     return made
 

@@ -16,6 +16,8 @@ from d365sync.config_rules import FetchxmlSection, FiscalSection
 from d365sync.core.fetchxml.context import Context
 from d365sync.core.goals.parity import Kind
 from d365sync.core.goals.probe import QUESTIONS
+from d365sync.doctor.page import page
+from d365sync.doctor.steps import STEPS
 from d365sync.emulator import EmulatorSettings
 from d365sync.emulator.faultfile import KEYS
 from d365sync.emulator.support import support_document
@@ -102,6 +104,18 @@ def test_every_test_named_in_the_fault_list_exists_and_every_fault_file_is_named
 def test_what_the_emulator_supports_is_written_down_as_it_is() -> None:
     text = (ROOT / "docs" / "emulator-support.md").read_text(encoding="utf-8")
     assert text == support_document(), "run `make docs`"
+
+
+def test_what_doctor_says_is_written_down_as_it_is() -> None:
+    assert (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+def test_what_a_check_of_doctor_needs_is_made_before_it() -> None:
+    before: set[str] = set()
+    for step in STEPS:
+        assert set(step.needs) <= before, step.topic
+        before.add(step.topic)
+    assert len(before) == len(STEPS)
 
 
 ASSUMPTIONS = (ROOT / "docs" / "assumptions.md").read_text(encoding="utf-8")

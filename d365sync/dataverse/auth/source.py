@@ -34,6 +34,25 @@ class TokenSource(Protocol):
         """Return a valid access token; ``fresh`` does not take it from the cache."""
 
 
+class LateTokens:
+    """Tokens of a way in that is made when the first is needed; what cannot be read for it is told then."""
+
+    def __init__(self, make: Callable[[], TokenSource]) -> None:
+        self._make = make
+        self._made: TokenSource | None = None
+
+    def token(self, *, fresh: bool = False) -> str:
+        """Return a valid access token.
+
+        Raises:
+            ConfigError: a secret or a certificate cannot be read.
+            AuthError, RetryableError: as of the way in.
+        """
+        if self._made is None:
+            self._made = self._make()
+        return self._made.token(fresh=fresh)
+
+
 @dataclass(frozen=True, slots=True)
 class SignIn:
     """What is needed to sign in; the credential never shows in ``repr``.

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from d365sync.config import Config
 from d365sync.core.counts import counted
+from d365sync.doctor.check import Check, Verdict
+from d365sync.doctor.storage import database_files
 from d365sync.secretstore import file_of, is_literal_secret
-from d365sync.sync.check import Check, Verdict
 
 EXPIRES_SOON_DAYS = 30
 GROUP, OTHERS = 0o070, 0o007
@@ -36,6 +37,8 @@ def secrets_kept(config: Config) -> Iterator[Check]:
             "the secret itself stands in the configuration file",
             "use env:NAME, file:PATH, systemd:NAME or keyring:SERVICE/USER, and create a new secret",
         )
+    for database in database_files(config):
+        yield from _readable(database, "database file", OTHERS)
     if config.path is not None:
         yield from _readable(
             config.path, "configuration file", GROUP | OTHERS if literal or "@" in remote.proxy else OTHERS

@@ -18,9 +18,9 @@ from d365sync.core.schema import Schema, Table
 from d365sync.core.values import Row
 from d365sync.dataverse.client import DataverseClient
 from d365sync.dataverse.metadata import read_schema
+from d365sync.doctor.check import Check, Stop, Verdict, ask, failure
 from d365sync.errors import AuthError, D365SyncError
 from d365sync.sync.access import Held, lack_of, reading, shallow
-from d365sync.sync.check import Check, Stop, Verdict, ask, failure
 
 NO_CHANGES = "changes cannot be tracked"
 NOT_ALL = "what is beyond does not count"
@@ -60,13 +60,16 @@ def goal_rows(client: DataverseClient, schema: Schema, held: Held) -> Generator[
     return rows
 
 
-def sources(client: DataverseClient, book: GoalBook, schema: Schema, held: Held) -> Iterator[Check]:
-    """Check every table that goals count records of, and every rollup field and query."""
+def sources(
+    client: DataverseClient, book: GoalBook, schema: Schema, held: Held
+) -> Generator[Check, None, tuple[str, ...]]:
+    """Check every table that goals count records of, and every rollup field and query; return these tables' names."""
     names = tables_named(book) - set(schema.tables)
     more = ask("source tables", lambda: read_schema(client, names))
     schema = Schema.of([*schema.tables.values(), *more.tables.values()])
     grouping = group_goals(book, schema, goals_to_compute(book))
-    for name, columns in sorted(columns_needed(grouping.groups, schema, book.rules.hierarchy).items()):
+    columns_of = columns_needed(grouping.groups, schema, book.rules.hierarchy)
+    for name, columns in sorted(columns_of.items()):
         if name in BOOK_COLUMNS:
             continue
         table = schema.table(name)
@@ -83,6 +86,7 @@ def sources(client: DataverseClient, book: GoalBook, schema: Schema, held: Held)
     told = Counter((problem.message, problem.hint) for problem in grouping.problems)
     for (message, hint), goals in told.items():
         yield Check("goal", Verdict.WARN, f"{message} ({counted(goals, 'goal')})", hint)
+    return tuple(columns_of)
 
 
 def read_all(client: DataverseClient, table: Table, columns: list[str]) -> list[Row]:

@@ -1,0 +1,1 @@
+"""``doctor``: checks of everything a run needs, each by itself; nothing is changed."""
