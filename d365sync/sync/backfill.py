@@ -40,6 +40,7 @@ from d365sync.journal.store import Values
 from d365sync.sync.collecting import uncollected
 from d365sync.sync.cycle import (
     Outcome,
+    check_owner,
     databases,
     give_up_when_no_goal_may_be_computed,
     judged,
@@ -51,7 +52,7 @@ from d365sync.sync.cycle import (
     roll_up_all,
 )
 from d365sync.sync.guarding import NOTHING, Accepted, Warden, accepted_message
-from d365sync.sync.identity import check_organization, claim
+from d365sync.sync.identity import claim
 from d365sync.sync.modes import check_own_columns, own_columns, planned_as, planner_of
 from d365sync.sync.pulling import pull_fitting
 from d365sync.sync.push import Pushed, planning_again
@@ -231,7 +232,7 @@ def _compute(line: Line, warden: Warden, window: Window, now: dt.datetime) -> _C
         return reopened(book, goals_in(book, window, zone))
 
     pulls, wide = pull_fitting(line, now, warden, widened)
-    check_organization(line.config.dataverse.url, wide.book.organization.id, databases(line))
+    check_owner(line, wide)
     check_own_columns(line.config, wide.schema.table("goal"))
     give_up_when_no_goal_may_be_computed(pulls, wide)
     recomputed = recompute(line, wide, settle=False, visibility=refresh_visibility(line, wide, now))

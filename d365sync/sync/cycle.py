@@ -158,11 +158,7 @@ def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, wri
         line.mirror.drop_positions()
     with step("pull"):
         pulls, snapshot = pull_fitting(line, now, warden)
-    try:
-        check_organization(url, snapshot.book.organization.id, databases(line))
-    except ConfigError:
-        line.mirror.drop_positions()
-        raise
+    check_owner(line, snapshot)
     check_own_columns(line.config, snapshot.schema.table("goal"))
     give_up_when_no_goal_may_be_computed(pulls, snapshot)
     with step("visibility"):
@@ -199,6 +195,19 @@ def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, wri
         mode=planned_as(line.config),
         findings=findings,
     )
+
+
+def check_owner(line: Line, snapshot: Snapshot) -> None:
+    """Stop when what was pulled is another organization's: it is not kept.
+
+    Raises:
+        ConfigError: it is.
+    """
+    try:
+        check_organization(line.config.dataverse.url, snapshot.book.organization.id, databases(line))
+    except ConfigError:
+        line.mirror.drop_positions()
+        raise
 
 
 def give_up_when_no_goal_may_be_computed(pulls: Iterable[TablePull], snapshot: Snapshot) -> None:

@@ -174,7 +174,7 @@ def test_a_problem_of_a_closed_goal_is_told_and_stops_nothing(tmp_path: Path) ->
     assert actuals(emulator)["Team 2"] == 200
 
 
-@pytest.mark.parametrize("mode", ["override", "plan"])
+@pytest.mark.parametrize("mode", ["override", "plan", "recalculate"])
 def test_a_dry_run_writes_nothing_and_leaves_nothing_to_go_on_with(tmp_path: Path, mode: str) -> None:
     emulator = org(tmp_path)
     with line(emulator, tmp_path, writeback={"mode": mode}) as (app, writes):

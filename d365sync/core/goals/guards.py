@@ -112,15 +112,18 @@ def judge_losses(losses: Iterable[Losses], rules: GuardRules) -> tuple[Finding, 
 
 
 def judge_plan(proposal: Proposal, rules: GuardRules) -> tuple[Finding, ...]:
-    """Return what is not plausible about a plan, in the order of the guards; nothing for an empty plan."""
+    """Return what is not plausible about a plan, in the order of the guards; nothing for an empty plan.
+
+    Goals that the plan does not write are looked at only where those it writes are enough for a guard.
+    """
     moves = list(_moves(proposal))
-    found = [*_changes(proposal, rules)]
     by_column: dict[str, list[_Move]] = defaultdict(list)
     for move in moves:
         by_column[move.column].append(move)
+    found = [*_changes(proposal, rules)]
     for column, ones in by_column.items():
-        found += _of_column(column, ones, rules)
-    found += _totals(moves, proposal.metrics, rules)
+        found += _of_column(proposal, column, ones, rules)
+    found += _totals(proposal, moves, rules)
     order = list(GuardName)
     return tuple(sorted((one for one in found if one.guard not in rules.off), key=lambda one: order.index(one.guard)))
 
@@ -169,58 +172,67 @@ def _changes(proposal: Proposal, rules: GuardRules) -> Iterator[Finding]:
         yield Finding(GuardName.CHANGES, message, changed, of)
 
 
-def _of_column(column: str, moves: Sequence[_Move], rules: GuardRules) -> Iterator[Finding]:
-    of = f"{counted(len(moves), 'goal')} in which it has a value"
+def _of_column(proposal: Proposal, column: str, moves: Sequence[_Move], rules: GuardRules) -> Iterator[Finding]:
     zeroed = sum(move.is_zeroed for move in moves)
-    if _beyond(zeroed, len(moves), rules.zeroed_goals, rules.zeroed_percent):
+    jumping = sum(move.jumps(rules.jumps_factor) for move in moves)
+    negative = sum(move.before > 0 > move.after for move in moves)
+    if zeroed < rules.zeroed_goals and jumping < rules.jumps_goals and negative < rules.negative_goals:
+        return
+    values = [value for goal in proposal.goals.values() if (value := _held(goal, column))]
+    positive = sum(value > 0 for value in values)
+    of = f"{counted(len(values), 'goal')} in which it has a value"
+    if _beyond(zeroed, len(values), rules.zeroed_goals, rules.zeroed_percent):
         message = (
             f"{column} would fall to nothing in {zeroed:,} of {of} (guards.zeroed_percent is {rules.zeroed_percent})"
         )
-        yield Finding(GuardName.ZEROED, message, zeroed, len(moves))
-    jumping = sum(move.jumps(rules.jumps_factor) for move in moves)
-    if _beyond(jumping, len(moves), rules.jumps_goals, rules.jumps_percent):
+        yield Finding(GuardName.ZEROED, message, zeroed, len(values))
+    if _beyond(jumping, len(values), rules.jumps_goals, rules.jumps_percent):
         message = (
             f"{column} would become more than {rules.jumps_factor} times as large or as small in {jumping:,} of {of} "
             f"(guards.jumps_percent is {rules.jumps_percent})"
         )
-        yield Finding(GuardName.JUMPS, message, jumping, len(moves))
-    positive = [move for move in moves if move.before > 0]
-    negative = sum(move.after < 0 for move in positive)
-    if _beyond(negative, len(positive), rules.negative_goals, rules.negative_percent):
+        yield Finding(GuardName.JUMPS, message, jumping, len(values))
+    if _beyond(negative, positive, rules.negative_goals, rules.negative_percent):
         message = (
-            f"{column} would become negative in {negative:,} of {counted(len(positive), 'goal')} in which it is "
+            f"{column} would become negative in {negative:,} of {counted(positive, 'goal')} in which it is "
             f"positive (guards.negative_percent is {rules.negative_percent})"
         )
-        yield Finding(GuardName.NEGATIVE, message, negative, len(positive))
+        yield Finding(GuardName.NEGATIVE, message, negative, positive)
 
 
-def _totals(moves: Iterable[_Move], names: Mapping[str, str], rules: GuardRules) -> Iterator[Finding]:
+def _totals(proposal: Proposal, moves: Iterable[_Move], rules: GuardRules) -> Iterator[Finding]:
     parts: dict[tuple[str, str], list[_Move]] = defaultdict(list)
     for move in moves:
-        parts[move.metric_id, move.column].append(move)
+        if move.before != move.after:
+            parts[move.metric_id, move.column].append(move)
     for (metric_id, column), ones in parts.items():
-        changed = sum(move.before != move.after for move in ones)
-        before = sum((Decimal(move.before) for move in ones), Decimal(0))
-        after = sum((Decimal(move.after) for move in ones), Decimal(0))
-        if changed >= max(rules.totals_goals, 1) and abs(after - before) * 100 > abs(before) * rules.totals_percent:
+        if len(ones) < rules.totals_goals:
+            continue
+        goals = (goal for goal in proposal.goals.values() if (goal.metric_id or "") == metric_id)
+        values = [Decimal(value) for goal in goals if (value := _held(goal, column))]
+        before = sum(values, Decimal(0))
+        after = before + sum((Decimal(move.after) - Decimal(move.before) for move in ones), Decimal(0))
+        if abs(after - before) * 100 > abs(before) * rules.totals_percent:
             message = (
-                f"{column} of all goals of metric '{names.get(metric_id, metric_id)}' would go from "
-                f"{Decimal(plain(before)):,f} to {Decimal(plain(after)):,f} (guards.totals_percent is "
-                f"{rules.totals_percent})"
+                f"{column} of all goals of metric '{proposal.metrics.get(metric_id, metric_id)}' would go from "
+                f"{Decimal(plain(before)):,f} to {Decimal(plain(after)):,f} "
+                f"(guards.totals_percent is {rules.totals_percent})"
             )
-            yield Finding(GuardName.TOTALS, message, changed, len(ones))
+            yield Finding(GuardName.TOTALS, message, len(ones), len(values))
 
 
 def _moves(proposal: Proposal) -> Iterator[_Move]:
-    """Yield every column that has a value in a goal that could be written, changed or not."""
-    writes = {write.goal_id: write for write in proposal.writes}
-    for goal in proposal.goals.values():
-        write = writes.get(goal.id)
+    """Yield every column that has a value in a goal that is written, whether that column changes or not."""
+    for write in proposal.writes:
+        goal = proposal.goals[write.goal_id]
         for column in proposal.columns:
-            before = goal.native.get(column) if column in VALUE_COLUMNS else goal.own.get(column)
+            before = _held(goal, column)
             if before:
-                after = before if write is None else write.after.get(column, before)
-                yield _Move(goal.metric_id or "", column, before, after or 0)
+                yield _Move(goal.metric_id or "", column, before, write.after.get(column, before) or 0)
+
+
+def _held(goal: Goal, column: str) -> Number | None:
+    return goal.native.get(column) if column in VALUE_COLUMNS else goal.own.get(column)
 
 
 def _beyond(count: int, of: int, least: int, percent: int) -> bool:
