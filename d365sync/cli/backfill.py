@@ -6,13 +6,13 @@ IO: terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from d365sync.cli.output import console, number, print_json, print_plan
+from d365sync.cli.output import console, fits, number, print_json, print_plan
 from d365sync.cli.sync import MOST_SHOWN, accept_option, traffic_line
 from d365sync.core.counts import counted
 from d365sync.core.problems import Severity
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from rich.console import Console
+    from rich.table import Table
 
     from d365sync.cli.context import Settings
-    from d365sync.core.goals.backfill import Batch, Window
+    from d365sync.core.goals.backfill import Batch, Unwritable, Window, Year
     from d365sync.core.goals.writes import GoalWrite
     from d365sync.sync.backfill import BackfillResult, Steps
 
@@ -242,7 +243,7 @@ def _print(result: BackfillResult, *, mode: str, write: bool) -> None:
         out.print(f"went on with run {result.run_id}: {counted(result.resumed, 'goal')} had been done before")
     print_plan(result.plan, out, title="Written" if write else "Plan", most=MOST_SHOWN if write else None)
     _print_unwritable(result, out)
-    _print_years(result, out)
+    print_years(result.years, result.window, out)
     if result.pushed is not None:
         planned = counted(len(result.plan.writes), "goal")
         out.print(f"wrote {len(result.pushed.written):,} of {planned} (run {result.run_id})")
@@ -267,15 +268,14 @@ def _print_unwritable(result: BackfillResult, out: Console) -> None:
 
     differing = [one for one in result.unwritable if one.differs]
     if differing:
-        table = Table(title="Closed, so not writable, and different", title_justify="left", header_style="bold")
+        title = "Closed, so not writable, and different"
+        table = Table(title=title, title_justify="left", header_style="bold")
         table.add_column("Goal")
         for name in ("Column", "Stored", "Ours"):
             table.add_column(name, justify="left" if name == "Column" else "right", no_wrap=True)
-        for one in differing[:MOST_SHOWN]:
-            for column, ours in (one.ours or {}).items():
-                if one.stored.get(column) != ours:
-                    table.add_row(one.title, column, number(one.stored.get(column)), number(ours))
-        out.print(table)
+        for cells in (cells for one in differing[:MOST_SHOWN] for cells in _differences(one)):
+            table.add_row(*cells)
+        _print_table(table, title, out)
         if len(differing) > MOST_SHOWN:
             out.print(f"... and {counted(len(differing) - MOST_SHOWN, 'more goal')} (--json lists all)")
     for one in result.unwritable:
@@ -283,21 +283,37 @@ def _print_unwritable(result: BackfillResult, out: Console) -> None:
             out.print(f"closed and not computed: {one.problem}")
 
 
-def _print_years(result: BackfillResult, out: Console) -> None:
+def _differences(one: Unwritable) -> Iterator[tuple[str, ...]]:
+    for column, ours in (one.ours or {}).items():
+        if one.stored.get(column) != ours:
+            yield one.title, column, number(one.stored.get(column)), number(ours)
+
+
+def print_years(years: Iterable[Year], window: Window, out: Console) -> None:
+    """Print what came of each year: a line for its goals, then one for each metric."""
     from rich.table import Table
 
-    table = Table(title=f"Goals with a day from {result.window}", title_justify="left", header_style="bold")
-    table.add_column("Year")
-    for name in ("Goals", "Changed", "Written", "Closed"):
-        table.add_column(name, justify="right")
+    title = f"Goals with a day from {window}"
+    table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("Metric")
-    for name in ("Before", "After", "Ours"):
+    for name in ("Year", "Goals", "Changed", "Written", "Closed", "Before", "After", "Ours"):
         table.add_column(name, justify="right", no_wrap=True)
-    for year in result.years:
+    for year in years:
         counts = [str(year.year), *(f"{one:,}" for one in (year.goals, year.changed, year.written, year.unwritable))]
-        for at, one in enumerate(year.sums):
-            cells = counts if at == 0 else [""] * len(counts)
-            table.add_row(*cells, one.metric, number(one.before), number(one.after), number(one.computed))
-        if not year.sums:
-            table.add_row(*counts)
-    out.print(table)
+        table.add_row("all", *counts, style="bold")
+        for one in year.sums:
+            sums = (number(one.before), number(one.after), number(one.computed))
+            table.add_row(one.metric, str(year.year), *[""] * (len(counts) - 1), *sums)
+    _print_table(table, title, out)
+
+
+def _print_table(table: Table, title: str, out: Console) -> None:
+    """Print a table, or its rows as lines where it would cut them."""
+    if fits(table, out):
+        out.print(table)
+        return
+    out.print(title)
+    names = [str(column.header).lower() for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        rest = [f"{name} {cell}" for name, cell in zip(names[1:], cells[1:], strict=True) if cell]
+        out.print(f"  {cells[0]}: {', '.join(rest)}")

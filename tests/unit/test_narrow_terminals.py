@@ -9,8 +9,10 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
+from d365sync.cli.backfill import print_years
 from d365sync.cli.goals_shown import GoalLine, print_goals
 from d365sync.cli.output import print_plan
+from d365sync.core.goals.backfill import Sums, Window, Year
 from d365sync.core.goals.goal import DataType
 from d365sync.core.goals.progress import progress_of
 from d365sync.core.goals.writes import ColumnChange, GoalWrite, WritePlan
@@ -67,4 +69,15 @@ def test_a_list_of_goals_shows_every_number(width: int, ours: Decimal) -> None:
     for whole in ("1,345,000", "729,628", f"{ours:,.0f}", "52 %", "2026-09-15", "overridden", "EUR"):
         assert whole in text
     assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_years_of_a_backfill_show_every_digit(width: int) -> None:
+    out, kept = printed(width)
+    years = [Year(2025, 1200, 61, 60, 31, (Sums(TITLE, -BIG, BIG, BIG + 1), Sums("Calls", *[Decimal(5)] * 3)))]
+    print_years(years, Window(dt.date(2025, 1, 1), dt.date(2025, 12, 31)), out)
+    text = kept.getvalue()
+    for number in ("1,200", "61", "60", "31", "-922,337,203,685,477.58", "922,337,203,685,478.58"):
+        assert number in text
     assert max(map(len, text.splitlines())) <= width
