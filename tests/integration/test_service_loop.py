@@ -399,8 +399,9 @@ def test_a_second_instance_stands_by_and_takes_over_when_the_first_stops(
         assert len(logged("lease.taken")) == 1
 
 
+@pytest.mark.parametrize("renews", [False, True], ids=["finds out as it stores", "finds out as it renews"])
 def test_a_dead_instance_is_succeeded_within_two_intervals_and_when_it_wakes_it_stands_by(
-    tmp_path: Path, east: dict[str, Emulator]
+    tmp_path: Path, east: dict[str, Emulator], renews: bool
 ) -> None:
     time = Time()
     wire = Wire(east["east"])
@@ -414,6 +415,8 @@ def test_a_dead_instance_is_succeeded_within_two_intervals_and_when_it_wakes_it_
         def pause(_url: str) -> None:
             for _ in range(2 * FIVE // 30 if second.of().standby else 0):
                 second.step(30)
+            if renews:
+                first.renew()
 
         wire.meet = pause
         first.step(FIVE)
