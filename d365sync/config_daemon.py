@@ -30,12 +30,15 @@ def _address(value: str) -> str:
     return value.rstrip("/")
 
 
-COMMON = ("listen", "at_once", "stop_within")
+COMMON = ("listen", "at_once", "stop_within", "queue")
 """Keys that are one for the whole service: an environment cannot have its own."""
 
 
 class DaemonSection(RuleSection):
-    """The service. ``cron``, if it is set, goes before ``every``; ``ping`` is told of each cycle's begin and end."""
+    """The service. ``cron``, if it is set, goes before ``every``; ``ping`` is told of each cycle's begin and end.
+
+    ``queue`` is the PostgreSQL database by which machines share environments; without one, this machine runs them all.
+    """
 
     every: Annotated[Duration, Field(ge=1)] = 300
     cron: Annotated[str, AfterValidator(_cron)] = ""
@@ -45,6 +48,7 @@ class DaemonSection(RuleSection):
     stop_within: Annotated[Duration, Field(ge=1)] = 20
     ping: Annotated[str, AfterValidator(_address)] = ""
     listen: str = "127.0.0.1:8365"
+    queue: str = ""
 
     @model_validator(mode="after")
     def _jitter_is_part_of_the_interval(self) -> DaemonSection:

@@ -237,6 +237,9 @@ stop_within = "20s"
 ping = ""
 # Where the service answers health checks.
 listen = "127.0.0.1:8365"
+# Several machines share all environments by a job queue in this PostgreSQL database (postgresql+psycopg://…); mirrors
+# and journals must be in PostgreSQL too. Empty: one instance runs all, others of the same databases stand by.
+queue = ""
 
 [health]
 # Host names, besides those of this machine, by which health checks and metrics may be asked for.

@@ -16,7 +16,7 @@ from d365sync import app
 from d365sync.config import Config
 from d365sync.emulator import Emulator
 from d365sync.service.environments import parse_all
-from d365sync.service.loop import Loop, Outside, Running
+from d365sync.service.loop import Loop, Outside, Running, Sharing
 from d365sync.service.notify import Notifier
 from d365sync.service.ping import Pinger
 from d365sync.service.signals import Signals
@@ -138,6 +138,7 @@ class Service:
         holder: str = "one",
         time: Time | None = None,
         document: dict[str, Any] | None = None,
+        sharing: Sharing | None = None,
         **daemon: Any,
     ) -> None:
         self.folder = folder
@@ -162,6 +163,7 @@ class Service:
             check=partial(app.make_client, environ={}),
             spawn=held.spawn if held else at_once,
             notifier=notifier or Notifier(),
+            sharing=sharing,
         )
         self.loop = Loop(self.configs(), world, outside, self.signals)
 

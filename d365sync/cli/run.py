@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from d365sync.config import Config
     from d365sync.config_daemon import DaemonSection
     from d365sync.service.health import Server
-    from d365sync.service.loop import Outside
+    from d365sync.service.loop import Outside, Sharing
     from d365sync.service.ping import Pinger
     from d365sync.service.state import ServiceState
     from d365sync.service.worker import World
@@ -51,7 +51,8 @@ def run(settings: Settings, *, as_json: bool) -> int:
 
     configs = _configs(settings, settings.load_all(service=True, as_json=as_json))
     state = ServiceState(cycle_patience_s=_patience_s(configs))
-    loop = Loop(configs, _world(settings, state), _outside(settings, state), Signals())
+    daemon = next(iter(configs.values())).daemon
+    loop = Loop(configs, _world(settings, state), _outside(settings, state, daemon), Signals())
     if not loop.run():
         sys.stderr.flush()
         os._exit(0)  # a cycle hangs in a thread: only the end of the process ends it
@@ -84,7 +85,7 @@ def _world(settings: Settings, state: ServiceState) -> World:
     return World(build=built, state=state, holder=own_name(), pinger=_pinger)
 
 
-def _outside(settings: Settings, state: ServiceState) -> Outside:
+def _outside(settings: Settings, state: ServiceState, daemon: DaemonSection) -> Outside:
     from d365sync.app import make_client
     from d365sync.config import find_file
     from d365sync.service.environments import load_all
@@ -102,7 +103,18 @@ def _outside(settings: Settings, state: ServiceState) -> Outside:
         check=partial(make_client, environ=settings.environ),
         serve=served,
         notifier=Notifier.of(settings.environ),
+        sharing=_sharing(daemon),
     )
+
+
+def _sharing(daemon: DaemonSection) -> Sharing | None:
+    """Return what shares environments with other machines, None when this one runs them all."""
+    if not daemon.queue:
+        return None
+    from d365sync.service.jobs import Jobs
+    from d365sync.service.sharing import Shared
+
+    return Shared(partial(Jobs, daemon.queue), daemon.at_once)
 
 
 def _pinger(config: Config) -> Pinger:

@@ -50,6 +50,19 @@ class Server(Protocol):
         """Stop answering."""
 
 
+class Sharing(Protocol):
+    """What shares environments with other machines: offered cycles are run by one of them, perhaps this one."""
+
+    def begin(self, run: Callable[[str], object]) -> None:
+        """Give ``run`` names of environments whose cycle is to be run here, in threads, from now on."""
+
+    def offer(self, name: str, due_at: dt.datetime) -> None:
+        """Offer a cycle that is due since an instant."""
+
+    def close(self, within_s: float) -> None:
+        """Take no more; wait so long for what runs here."""
+
+
 class Running(Protocol):
     """A turn under way."""
 
@@ -85,7 +98,8 @@ class Entry:
 class Outside:
     """What the loop works with. ``load`` reads the configuration again; ``check`` raises if one cannot be used.
 
-    ``serve`` answers health checks as the section says. ``spawn`` does work beside the loop.
+    ``serve`` answers health checks as the section says. ``spawn`` does work beside the loop. ``sharing``, if there is
+    one, decides which machine runs what.
     """
 
     load: Callable[[], Mapping[str, Config]]
@@ -93,6 +107,7 @@ class Outside:
     serve: Callable[[DaemonSection], Server] | None = None
     spawn: Callable[[Callable[[], None], str], Running] = in_thread
     notifier: Notifier = field(default_factory=Notifier)
+    sharing: Sharing | None = None
 
 
 class Loop:
@@ -137,6 +152,8 @@ class Loop:
                 url=entry.worker.config.dataverse.url,
                 due=in_words(entry.worker.schedule),
             )
+        if self._outside.sharing is not None:
+            self._outside.sharing.begin(self._given)
         self._outside.notifier.ready(self._in_one_line())
         log.info("service.ready", environments=len(configs))
 
@@ -190,6 +207,10 @@ class Loop:
                 entry.due_since = at if entry.due_since is None else entry.due_since
                 waiting.append(entry)
         waiting.sort(key=lambda entry: entry.due_since or 0.0)
+        if self._outside.sharing is not None:
+            for entry in waiting:
+                self._offer(entry, self._outside.sharing, now)
+            return
         for entry in waiting[: max(0, self._common.at_once - self._busy())]:
             self._begin(entry)
 
@@ -203,6 +224,27 @@ class Loop:
         entry.due_since, entry.rests_until, entry.began_at = None, None, self._world.clock()
         self._world.state.beat(entry.worker.name)
         entry.running = self._outside.spawn(work, f"cycle-{entry.worker.name}")
+
+    def _offer(self, entry: Entry, sharing: Sharing, now: dt.datetime) -> None:
+        due_at = entry.next_at if entry.rests_until is None else now
+        entry.due_since, entry.rests_until = None, None
+        entry.next_at = entry.worker.schedule.due_after(now)
+        sharing.offer(entry.worker.name, due_at)
+
+    def _given(self, name: str) -> None:
+        """Take a turn that the queue gave to this machine; the lease goes back at once: the next may be another's."""
+        entry = self._entries.get(name)
+        if entry is None:
+            log.warning("environment.unknown", environment=name, mend="give all machines the same configuration")
+            return
+        entry.began_at, entry.running = self._world.clock(), threading.current_thread()
+        turn, done = None, _Ended()
+        try:
+            turn = entry.worker.turn()
+            entry.worker.give_back()
+        finally:
+            entry.turn, entry.running = turn, done
+            self._signals.ask(WAKE)
 
     def _busy(self) -> int:
         state = self._world.state
@@ -325,6 +367,8 @@ class Loop:
             self._signals.wait(min(0.5, until - self._world.timer()))
         for entry in left:
             log.warning("cycle.abandoned", environment=entry.worker.name, after_s=within_s)
+        if self._outside.sharing is not None:
+            self._outside.sharing.close(CLOSING_S)
         self._close(entries)
         if self._server is not None:
             self._server.close()
@@ -342,6 +386,14 @@ class Loop:
         until = self._world.timer() + CLOSING_S
         while any(one.is_alive() for one in closing) and self._world.timer() < until:
             self._signals.wait(0.05)
+
+
+class _Ended:
+    """A turn that is over."""
+
+    def is_alive(self) -> bool:
+        """Say that it is not under way."""
+        return False
 
 
 def _close(worker: Worker) -> None:

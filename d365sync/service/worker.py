@@ -118,6 +118,10 @@ class Worker:
         self._ended.set()
         self._break.set()
 
+    def give_back(self) -> None:
+        """Give the lease back between two turns, so that another machine may take the next."""
+        self._tenure.release()
+
     def renew(self, config: Config) -> None:
         """Work by another configuration, and read secrets again, from the next turn on."""
         if config.daemon.ping != self.config.daemon.ping:
