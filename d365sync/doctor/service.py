@@ -17,6 +17,7 @@ import requests
 from sqlalchemy import Engine, create_engine, inspect
 from sqlalchemy.pool import NullPool
 
+from d365sync.app import ca_bundle_of
 from d365sync.config import Config
 from d365sync.core.schedule import in_words
 from d365sync.core.values import format_instant
@@ -72,12 +73,16 @@ def lease_in(url: str) -> Lease | None:
         return None
     engine = open_engine(url, durable=False) if path is None else _reading(path)
     try:
-        with transaction(engine, lambda message: JournalError(f"the journal cannot be asked: {message}")) as connection:
+        with transaction(engine, _unasked) as connection:
             if not inspect(connection).has_table(LEASES.name):
                 return None
         return Leased(engine).lease()
     finally:
         engine.dispose()
+
+
+def _unasked(message: str, *_more: object) -> JournalError:
+    return JournalError(f"the journal cannot be asked: {message}", hint="see the line about the journal")
 
 
 def _reading(path: Path) -> Engine:
@@ -156,9 +161,8 @@ def ping(case: Case) -> Iterator[Check]:
 
 
 def _asked(config: Config, url: str, what: str) -> int | RemoteError:
-    bundle = str(config.resolve(config.dataverse.ca_bundle)) if config.dataverse.ca_bundle else None
     try:
-        session = make_session(bundle, config.dataverse.proxy, timeout_s=ASK_S)
+        session = make_session(ca_bundle_of(config), config.dataverse.proxy, timeout_s=ASK_S)
         proxies = proxies_of(session)
         with session, session.head(url, timeout=ASK_S, allow_redirects=False, proxies=proxies) as answer:
             return answer.status_code

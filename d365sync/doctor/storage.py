@@ -25,7 +25,7 @@ from d365sync.core.counts import counted
 from d365sync.database import open_engine, transaction
 from d365sync.doctor.case import Case
 from d365sync.doctor.check import Check, Verdict
-from d365sync.errors import D365SyncError, MirrorError
+from d365sync.errors import D365SyncError
 
 SQLITE = "sqlite:///"
 NETWORK_DISKS = ("nfs", "cifs", "smb", "remote", "9p", "drvfs", "afs", "sshfs", "gluster", "ceph", "lustre", "davfs")
@@ -111,13 +111,17 @@ def _asked(url: str) -> Server:
     """Ask a PostgreSQL server.
 
     Raises:
-        MirrorError: it cannot be asked.
         ConfigError: the URL cannot be used.
+        D365SyncError: it cannot be asked.
     """
     engine = open_engine(url, durable=False)
     where = make_url(url).render_as_string(hide_password=True)
+
+    def failure(message: str, *_more: object) -> D365SyncError:
+        return D365SyncError(f"{where} cannot be asked: {message}")
+
     try:
-        with transaction(engine, lambda message: MirrorError(f"{where} cannot be asked: {message}")) as connection:
+        with transaction(engine, failure) as connection:
             row = connection.execute(
                 text(
                     "SELECT current_setting('server_version_num')::int, current_setting('server_version'), "

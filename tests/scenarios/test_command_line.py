@@ -163,6 +163,17 @@ def test_a_missing_privilege_is_exit_6(tmp_path: Path, fault: str, code: int, wo
         assert "FAIL" in doctor.out
 
 
+def test_doctor_warns_and_strictly_fails(admin: Admin) -> None:
+    (admin.folder / "secret").chmod(0o644)
+    done = admin.run("doctor")
+    assert (done.code, "WARN client secret file" in done.out) == (0, True)
+    assert "what each line means: docs/doctor.md" in done.out
+    assert "FAIL" not in done.out
+    strict = admin.run("doctor", "--strict", "--json")
+    assert strict.code == 1
+    assert {check["topic"] for check in strict.document["checks"]} > {"files", "DNS", "TLS", "token", "fiscal year"}
+
+
 def test_a_malformed_configuration_lists_every_fault(admin: Admin) -> None:
     path = admin.folder / "d365sync.toml"
     path.write_text(
