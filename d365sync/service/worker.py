@@ -263,7 +263,7 @@ class Worker:
             log.debug("environment.still_failing", failures=state.failures, reason=message)
         self._kind = kind
         self._pinger.fail(self._rid)
-        if not isinstance(error, RetryableError | GuardError):
+        if not isinstance(error, RetryableError):  # of what a guard stopped too: whoever accepts it needs the lease
             self._let_go()
         asked_s = error.retry_after_s if isinstance(error, RetryableError) else None
         return Turn(outcome, asked=dt.timedelta(seconds=asked_s or 0))

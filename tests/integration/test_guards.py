@@ -32,6 +32,7 @@ from tests.emulated import NOW, configuration, goal_values
 from tests.golden.casebook import Case, Cells, made_id, write_org
 from tests.integration.test_doctor import enough
 from tests.security import APPLICATION_USER, BASIC, GLOBAL, Security, id_of
+from tests.service import Service
 
 SELLERS = 60
 DEALS = 3 * SELLERS
@@ -293,3 +294,22 @@ def test_a_refusal_stands_where_its_plan_cannot_be_saved(tmp_path: Path) -> None
         with pytest.raises(GuardError, match=r"could not be saved to .*nowhere/journal\.refused\.json: No such file"):
             app.sync(write=True)
         assert writes == []
+
+
+def test_the_service_stops_lets_a_person_accept_and_goes_on(tmp_path: Path) -> None:
+    emulator = org(tmp_path)
+    with Service(tmp_path, {"east": emulator}) as service:
+        service.step()
+        assert service.of().last_outcome == "ok"
+        retargeted(emulator)
+        service.step(300)
+        assert (service.of().last_outcome, service.of().guard_stops) == ("refused", 1)
+        assert "60 of 60 goals would change" in service.of().last_error
+        config = service.configs()["east"]
+        clocks = {"clock": service.time.wall, "real_clock": service.time.wall}
+        options: dict[str, Any] = {**clocks, "environ": {}, "session": emulator.session()}
+        with opened(config, **options) as app, app.lease():
+            assert app.sync(write=True, accepted=Accepted(SELLERS)).counts["written_goals"] == SELLERS
+        service.step(900)
+        assert service.of().last_outcome == "ok"
+        assert goal_values(emulator)["Seller 00"]["actualmoney"] == 0
