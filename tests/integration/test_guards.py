@@ -313,3 +313,25 @@ def test_the_service_stops_lets_a_person_accept_and_goes_on(tmp_path: Path) -> N
         service.step(900)
         assert service.of().last_outcome == "ok"
         assert goal_values(emulator)["Seller 00"]["actualmoney"] == 0
+
+
+def test_columns_of_the_organizations_own_are_guarded_too(tmp_path: Path) -> None:
+    (tmp_path / "org").mkdir()
+    schema = {"goal": {"columns": {"new_actual": "decimal:4"}}}
+    (tmp_path / "org" / "schema.json").write_text(json.dumps(schema), encoding="utf-8")
+    emulator = org(tmp_path)
+    own = {"mode": "columns", "columns": {"actualmoney": "new_actual"}}
+    with guarded(emulator, tmp_path, writeback=own) as (app, writes):
+        assert app.sync(write=True).counts["written_goals"] == SELLERS
+        retargeted(emulator)
+        writes.clear()
+        with pytest.raises(
+            GuardError, match=r"60 of 60 goals would change .* new_actual would fall to nothing in 60 of 60"
+        ):
+            app.sync(write=True)
+        assert writes == []
+        refused = read_saved_plan(decode_json((tmp_path / "journal.refused.json").read_bytes()))
+        with pytest.raises(GuardError, match="new_actual would fall to nothing in 60 of 60"):
+            apply_saved(app.line, refused, write=True)
+        assert apply_saved(app.line, refused, write=True, accepted=Accepted(SELLERS)).outcome is Outcome.OK
+    assert {row["new_actual"] for row in emulator.store.rows("goal").values()} == {Decimal(0)}
