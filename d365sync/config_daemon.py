@@ -30,6 +30,17 @@ def _address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _listen(value: str) -> str:
+    try:
+        parts = urlsplit(f"//{value}")
+        usable = bool(parts.hostname) and parts.port is not None and not (parts.path or parts.query or parts.username)
+    except ValueError:
+        usable = False
+    if value and not usable:
+        raise ValueError("must be a host and a port such as 127.0.0.1:8365, or empty")
+    return value
+
+
 COMMON = ("listen", "at_once", "stop_within", "queue")
 """Keys that are one for the whole service: an environment cannot have its own."""
 
@@ -47,7 +58,7 @@ class DaemonSection(RuleSection):
     at_once: Annotated[int, Field(ge=1, le=64)] = 4
     stop_within: Annotated[Duration, Field(ge=1)] = 20
     ping: Annotated[str, AfterValidator(_address)] = ""
-    listen: str = "127.0.0.1:8365"
+    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8365"
     queue: str = ""
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@
     ├── UsageError                a command given something it cannot use          exit 2
     ├── RemoteError               Dataverse answered, or did not                   exit 1
     │   ├── RetryableError        throttled, overloaded, unreachable: try later    exit 5
+    │   │   └── StoppedError      broken off because somebody asked for an end
     │   ├── AuthError             no token, no user, no privilege                  exit 6
     │   ├── ConflictError         412: somebody changed the row since it was read
     │   ├── BookmarkExpiredError  the delta link is too old: full load
@@ -93,6 +94,10 @@ class RetryableError(RemoteError):
     def __init__(self, message: str, *, retry_after_s: float | None = None, **kwargs: object) -> None:
         super().__init__(message, **kwargs)  # type: ignore[arg-type]
         self.retry_after_s = retry_after_s
+
+
+class StoppedError(RetryableError):
+    """Broken off, before anything more was sent, because the work it belongs to was told to end."""
 
 
 class AuthError(RemoteError):

@@ -139,6 +139,7 @@ class Service:
         time: Time | None = None,
         document: dict[str, Any] | None = None,
         sharing: Sharing | None = None,
+        serve: Callable[[Any], Any] | None = None,
         **daemon: Any,
     ) -> None:
         self.folder = folder
@@ -164,6 +165,7 @@ class Service:
             spawn=held.spawn if held else at_once,
             notifier=notifier or Notifier(),
             sharing=sharing,
+            serve=serve,
         )
         self.loop = Loop(self.configs(), world, outside, self.signals)
 

@@ -121,9 +121,9 @@ def _pinger(config: Config) -> Pinger:
     """Return what tells the dead-man switch, on the way by which Dataverse is reached."""
     from d365sync.app import ca_bundle_of
     from d365sync.dataverse.session import make_session, proxies_of
-    from d365sync.service.ping import TIMEOUT_S, Pinger, getter
+    from d365sync.service.ping import TIMEOUT_S, Pinger, getter, nobody
 
     if not config.daemon.ping:
-        return Pinger("", lambda _url: 0)
+        return nobody()
     session = make_session(ca_bundle_of(config), config.dataverse.proxy, timeout_s=TIMEOUT_S)
     return Pinger(config.daemon.ping, getter(session, proxies_of(session)))

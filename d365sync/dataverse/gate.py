@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
-from d365sync.errors import RetryableError
+from d365sync.errors import RetryableError, StoppedError
 
 _stop: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
 
@@ -68,11 +68,11 @@ def check_stopped() -> None:
     """Go on, unless this thread was told to stop.
 
     Raises:
-        RetryableError: it was.
+        StoppedError: it was.
     """
     event = _stop.get()
     if event is not None and event.is_set():
-        raise RetryableError("given up before it was sent: the work it belongs to has ended", status=503)
+        raise StoppedError("given up before it was sent: the work it belongs to was told to end", status=503)
 
 
 class Gate:

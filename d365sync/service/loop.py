@@ -39,6 +39,8 @@ LENT_S = 30.0
 """After so long without progress a cycle's place is another's."""
 TELL_S = 30.0
 """How often systemd hears of long first loads when it has no watchdog."""
+SERVE_AGAIN_S = 30.0
+"""How often it is tried to answer health checks where somebody else listens."""
 CLOSING_S = 5.0
 """How long databases may take to close, and pings to leave, at the end."""
 
@@ -119,6 +121,7 @@ class Loop:
         self._signals = signals
         self._common = next(iter(configs.values())).daemon
         self._server: Server | None = None
+        self._serve_at: float | None = None
         self._told_at = 0.0
         self._status = ""
         self._leaving: list[Entry] = []
@@ -129,7 +132,7 @@ class Loop:
         """Work until told to stop; False if something had to be left unfinished.
 
         Raises:
-            ConfigError: none of the environments can be used, or the address for health checks cannot.
+            ConfigError: none of the environments can be used.
         """
         with self._signals.handled():
             self.start()
@@ -144,7 +147,7 @@ class Loop:
         faults = self._unusable(configs)
         if len(faults) == len(configs):
             raise ConfigError("; ".join(faults.values()), problems=list(faults.values()))
-        self._serve(self._common)
+        self._try_to_serve()
         for name, entry in self._entries.items():
             log.info(
                 "environment.begun",
@@ -164,6 +167,8 @@ class Loop:
         now, at = self._world.clock(), self._world.timer()
         for entry in self._entries.values():
             self._settle(entry, now, at)
+        if self._serve_at is not None and at >= self._serve_at:
+            self._try_to_serve()
         self._leaving = [entry for entry in self._leaving if not self._left(entry)]
         self._start_due(now, at)
         self._world.state.beat()
@@ -335,6 +340,17 @@ class Loop:
             except D365SyncError as error:
                 faults[name] = f"environment {name}: {error}" if len(configs) > 1 else str(error)
         return faults
+
+    def _try_to_serve(self) -> None:
+        """Answer health checks if the address is free, such as not that of an instance that works here already."""
+        try:
+            self._serve(self._common)
+        except ConfigError as error:
+            if self._serve_at is None:
+                log.warning("service.unseen", reason=str(error), mend=error.hint)
+            self._serve_at = self._world.timer() + SERVE_AGAIN_S
+        else:
+            self._serve_at = None
 
     def _serve(self, daemon: DaemonSection) -> None:
         """Answer health checks as a section says; what answered before ends, first only if it is at the same address.

@@ -125,6 +125,11 @@ class Pinger:
         self._failures = self._failures + 1 if fault else 0
 
 
+def nobody() -> Pinger:
+    """Return a pinger that tells nobody."""
+    return Pinger("", lambda _url: 0)
+
+
 def getter(session: requests.Session, proxies: dict[str, str]) -> Callable[[str], int]:
     """Return what asks an address by a session and returns the status."""
 

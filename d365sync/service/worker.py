@@ -25,7 +25,7 @@ from d365sync.core.problems import Severity
 from d365sync.core.schedule import NOTHING, Schedule
 from d365sync.dataverse.gate import check_stopped, interruptible
 from d365sync.errors import D365SyncError, GuardError, LeaseLostError, RetryableError
-from d365sync.service.ping import Pinger
+from d365sync.service.ping import Pinger, nobody
 from d365sync.service.state import SUCCESSES, ServiceState
 from d365sync.service.tenure import Tenure, ttl_for
 from d365sync.sync.pull import Watcher
@@ -53,7 +53,7 @@ class World:
     holder: str
     clock: Clock = system_clock
     timer: Callable[[], float] = time.monotonic
-    pinger: Callable[[Config], Pinger] = field(default=lambda _config: Pinger("", lambda _url: 0))
+    pinger: Callable[[Config], Pinger] = field(default=lambda _config: nobody())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Worker:
         self._stale = False
         self._begun = False
         self._kind = self._rid = ""
-        self._pinger = world.pinger(config)
+        self._pinger: Pinger | None = None
         self._tenure = self._new_tenure()
 
     @property
@@ -124,16 +124,13 @@ class Worker:
 
     def renew(self, config: Config) -> None:
         """Work by another configuration, and read secrets again, from the next turn on."""
-        if config.daemon.ping != self.config.daemon.ping:
-            self._pinger.close()
-            self._pinger = self._world.pinger(config)
         self.config = config
         self._stale = True
         self._kind = ""
 
     def close(self, within_s: float = 0) -> None:
         """Give the lease back and close the databases; pings that wait are sent for so long."""
-        self._pinger.close(within_s)
+        self._close_pinger(within_s)
         self._let_go()
 
     # -- a turn ----------------------------------------------------------------------------------------------------
@@ -142,6 +139,7 @@ class Worker:
         if self._stale:
             self._let_go()
             self._stale, self._tenure = False, self._new_tenure()
+            self._close_pinger()
         app = self._app = self._app or self._build()
         if not self._tenure.hold(app):
             return self._stand_by(app)
@@ -177,11 +175,11 @@ class Worker:
         return first_at if first_at > now else None
 
     def _cycle(self, app: App, began: float) -> Turn:
-        self._pinger.start(self._rid)
+        self._monitor().start(self._rid)
         log.debug("cycle.begun")
         self._world.state.update(self.name, running=True, last_started_at=self._world.clock())
-        result = app.sync(command="run", write=self.config.writeback.mode != "plan")
-        self._pinger.success(self._rid)
+        result = app.sync(command="run", write=app.config.writeback.mode != "plan")
+        self._monitor().success(self._rid)
         return self._done(result, began)
 
     def _let_go(self) -> None:
@@ -190,6 +188,20 @@ class Worker:
         self._tenure.release()
         if app is not None:
             app.close()
+
+    def _monitor(self) -> Pinger:
+        """Return what hears of the cycles; nobody while its trust anchors cannot be read, which is told elsewhere."""
+        if self._pinger is None:
+            try:
+                self._pinger = self._world.pinger(self.config)
+            except D365SyncError:
+                return nobody()
+        return self._pinger
+
+    def _close_pinger(self, within_s: float = 0) -> None:
+        pinger, self._pinger = self._pinger, None
+        if pinger is not None:
+            pinger.close(within_s)
 
     # -- the lease -------------------------------------------------------------------------------------------------
 
@@ -262,7 +274,7 @@ class Worker:
         else:
             log.debug("environment.still_failing", failures=state.failures, reason=message)
         self._kind = kind
-        self._pinger.fail(self._rid)
+        self._monitor().fail(self._rid)
         if not isinstance(error, RetryableError):  # of what a guard stopped too: whoever accepts it needs the lease
             self._let_go()
         asked_s = error.retry_after_s if isinstance(error, RetryableError) else None

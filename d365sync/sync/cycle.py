@@ -24,7 +24,7 @@ from d365sync.core.goals.stale import stale_trees
 from d365sync.core.goals.writes import Skip, SkipReason, WritePlan, overridden_by_person, plan_writes
 from d365sync.core.problems import Problem, Severity
 from d365sync.dataverse.usage import Traffic
-from d365sync.errors import FORBIDDEN, AuthError, ConfigError, GuardError
+from d365sync.errors import FORBIDDEN, AuthError, ConfigError, GuardError, StoppedError
 from d365sync.journal.store import Values
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.collecting import uncollected
@@ -130,7 +130,7 @@ def run_cycle(
 def noted(
     line: Line, command: str, mode: str, now: dt.datetime, before: Traffic, *, again: str | None = None
 ) -> Iterator[str]:
-    """Note in the journal that a run begins, and that it failed or was refused if it is; yield its id.
+    """Note in the journal that a run begins, and that it failed, was refused or stopped if it is; yield its id.
 
     ``again`` is the id of a run that did not come to its end and goes on now, None for a new one.
     ``before`` is the traffic before it. What came of a run that did not fail is for the caller to note.
@@ -143,12 +143,15 @@ def noted(
             yield run_id
     except BaseException as error:
         cost = dict(line.client.usage.since(before).counts)
-        refused = isinstance(error, GuardError)
         if isinstance(error, GuardError) and isinstance(error.plan, WritePlan):
             cost["planned_goals"] = len(error.plan.writes)
         message = str(error) or type(error).__name__
-        line.journal.finish_run(run_id, "refused" if refused else "failed", cost, message, line.clock())
+        line.journal.finish_run(run_id, _ending(error), cost, message, line.clock())
         raise
+
+
+def _ending(error: BaseException) -> str:
+    return "refused" if isinstance(error, GuardError) else "stopped" if isinstance(error, StoppedError) else "failed"
 
 
 def _cycle(line: Line, warden: Warden, now: dt.datetime, before: Traffic, *, write: bool, full: bool) -> CycleResult:

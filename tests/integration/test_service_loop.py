@@ -16,7 +16,8 @@ from requests.adapters import BaseAdapter
 from d365sync.emulator import Emulator
 from d365sync.emulator.inprocess import InProcessAdapter
 from d365sync.errors import ConfigError
-from d365sync.service.loop import LENT_S
+from d365sync.journal.store import Journal
+from d365sync.service.loop import LENT_S, SERVE_AGAIN_S
 from d365sync.service.notify import Notifier
 from d365sync.service.signals import RELOAD
 from tests.emulated import NOW, goal_values
@@ -292,7 +293,7 @@ def test_a_stop_ends_a_cycle_after_its_current_page_and_the_next_start_goes_on(
 
     def stop(url: str) -> None:
         if "/metrics" in url:
-            service.loop.stop()
+            service.loop._entries["east"].worker.end()
 
     wire.meet = stop
     with service:
@@ -303,6 +304,9 @@ def test_a_stop_ends_a_cycle_after_its_current_page_and_the_next_start_goes_on(
         assert wire.requests == asked
     assert service.pings.told == ["start"]
     assert len(logged("cycle.stopped")) == 1
+    journal = Journal.open(f"sqlite:///{tmp_path / 'east' / 'journal.db'}")
+    assert [run.outcome for run in journal.runs(9)] == ["stopped"]
+    journal.close()
     assert not logged("environment.failing")
     with Service(tmp_path, east) as again:
         again.step()
@@ -428,3 +432,27 @@ def test_a_dead_instance_is_succeeded_within_two_intervals_and_when_it_wakes_it_
         second.renew()
         first.step(MINUTE - 1)
         assert first.of().holder == "two"
+
+
+def test_where_somebody_else_listens_it_works_unseen_and_tries_again(tmp_path: Path, east: dict[str, Emulator]) -> None:
+    taken, served = [True], []
+
+    class Answers:
+        def close(self) -> None:
+            served.clear()
+
+    def serve(_config: object) -> Answers:
+        if taken[0]:
+            raise ConfigError("nobody can listen there")
+        served.append(True)
+        return Answers()
+
+    with Service(tmp_path, east, serve=serve) as service:
+        for _ in range(3):
+            service.step(SERVE_AGAIN_S)
+        assert (service.of().last_outcome, served) == ("ok", [])
+        assert len(logged("service.unseen")) == 1
+        taken[0] = False
+        service.step(SERVE_AGAIN_S)
+        assert served == [True]
+    assert served == []

@@ -202,6 +202,7 @@ def test_a_value_that_would_mean_nothing_is_one_fault(section: str, key: str, va
         ({"time_zone": "Mars/Olympus"}, "daemon.time_zone: must be an IANA time zone"),
         ({"ping": "hc-ping.com/1"}, "daemon.ping: must be an address"),
         ({"at_once": 0}, "daemon.at_once"),
+        ({"listen": "8365"}, "daemon.listen: must be a host and a port"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_a_fault(daemon: dict[str, object], words: str) -> None:
