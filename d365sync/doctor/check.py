@@ -88,6 +88,9 @@ def examined(steps: Iterable[Step[T]], case: T) -> Iterator[Check]:
         except D365SyncError as error:
             failed[step.topic] = step.topic
             yield _placed(failure(step.topic, error), step.topic, told)
+        except (OSError, ValueError) as error:
+            failed[step.topic] = step.topic
+            yield _placed(Check(step.topic, Verdict.FAIL, f"could not be asked: {error}", "", 1), step.topic, told)
 
 
 def not_checked(name: str, cause: str) -> Check:

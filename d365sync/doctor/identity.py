@@ -1,6 +1,7 @@
 """Who signs in, what the token says, and which user that is in Dataverse.
 
-Source: Microsoft identity platform, access token claims; systemuser table reference (accessmode, applicationid).
+Source: Microsoft identity platform, access token claims; systemuser table reference (accessmode, applicationid,
+islicensed).
 
 IO: HTTP.
 """
@@ -21,7 +22,7 @@ from d365sync.errors import AuthError, D365SyncError
 REFUSED = 401
 SHORT_LIFE_S = 600
 """A token that lasts no longer is asked for again within one long cycle, again and again."""
-USER_COLUMNS = "fullname,isdisabled,accessmode,applicationid,_businessunitid_value"
+USER_COLUMNS = "fullname,isdisabled,islicensed,accessmode,applicationid,_businessunitid_value"
 ACCESS = {
     0: "Read-Write",
     1: "Administrative",
@@ -32,7 +33,7 @@ ACCESS = {
 }
 NO_DATA = (1, 3, 5)
 """Access modes that give no (or not all) access to the records of sales."""
-READ_ONLY = 2
+READ_WRITE, READ_ONLY = 0, 2
 APPLICATIONS = ("client_secret", "certificate", "managed_identity")
 
 
@@ -123,6 +124,9 @@ def account_told(row: Mapping[str, Any], config: Config) -> Check:
     if kind == "person" and config.dataverse.auth in APPLICATIONS:
         mend = "make an application user for the app registration; a person's user ends with the person"
         return Check("service account", Verdict.WARN, f"{said}: the application acts as a person", mend)
+    if kind == "person" and row.get("islicensed") is False and mode == READ_WRITE:
+        mend = "give the person a licence, or sign in as an application, which needs none"
+        return Check("service account", Verdict.WARN, f"{said}: without a licence", mend)
     return Check("service account", Verdict.OK, said)
 
 

@@ -61,14 +61,19 @@ def retained(days: int | None, wait: dt.timedelta, schedule: str) -> Check:
 
 def fiscal(case: Case) -> Iterator[Check]:
     """Say what fiscal years and periods the goals have."""
-    yield fiscal_told(case.book.organization.fiscal, bool(case.rows.get("organization")))
+    goals = sum(goal.is_fiscal for goal in case.book.goals.values())
+    yield fiscal_told(case.book.organization.fiscal, is_told=bool(case.rows.get("organization")), goals=goals)
 
 
-def fiscal_told(fiscal: FiscalCalendar, is_told: bool) -> Check:
-    """Return the check of a fiscal calendar; without the organization's row it is the platform's default."""
+def fiscal_told(fiscal: FiscalCalendar, *, is_told: bool, goals: int = 0) -> Check:
+    """Return the check of a fiscal calendar; without the organization's row it is the platform's default.
+
+    ``goals`` is how many goals have fiscal periods; without any, an unknown calendar is a warning.
+    """
     if fiscal.fault:
         mend = "set the keys of [fiscal] that it names; goals with fiscal periods are not computed until then"
-        return Check("fiscal year", Verdict.FAIL, fiscal.fault, mend, 1)
+        has = f"{fiscal.fault}; {counted(goals, 'goal')} with fiscal periods"
+        return Check("fiscal year", Verdict.FAIL if goals else Verdict.WARN, has, mend, int(bool(goals)))
     begins = f"{fiscal.start_day} {calendar.month_name[fiscal.start_month]}"
     said = f"{fiscal.template.replace('_', '-')} periods, years from {begins}, named by their {fiscal.named_by}"
     if not is_told:

@@ -25,9 +25,9 @@ from d365sync.database import open_engine, transaction
 from d365sync.dataverse.session import make_session, proxies_of
 from d365sync.dataverse.silence import no_answer
 from d365sync.doctor.case import Case
-from d365sync.doctor.check import Check, Verdict, failure
-from d365sync.doctor.storage import SQLITE
-from d365sync.errors import ConfigError, JournalError, RemoteError
+from d365sync.doctor.check import Check, Verdict, failure, not_checked
+from d365sync.doctor.storage import SQLITE, read_only
+from d365sync.errors import ConfigError, D365SyncError, JournalError, RemoteError
 from d365sync.journal.lease import LEASES, Lease, Leased
 from d365sync.service.health import Address, address_of
 from d365sync.service.jobs import HINT as QUEUE_HINT
@@ -58,7 +58,11 @@ def user_told(number: int) -> Check:
 
 def lease(case: Case) -> Iterator[Check]:
     """Say who holds the lease in the journal, where there is one."""
-    found = lease_in(case.config.database_url(case.config.storage.journal))
+    try:
+        found = lease_in(case.config.database_url(case.config.storage.journal))
+    except D365SyncError:
+        yield not_checked("lease", "journal")
+        return
     yield lease_told(found, case.machine.real_clock(), is_gone=found is not None and is_gone(found.holder))
 
 
@@ -86,8 +90,7 @@ def _unasked(message: str, *_more: object) -> JournalError:
 
 
 def _reading(path: Path) -> Engine:
-    address = f"{path.absolute().as_uri()}?mode=ro"
-    return create_engine("sqlite://", creator=lambda: sqlite3.connect(address, uri=True), poolclass=NullPool)
+    return create_engine("sqlite://", creator=lambda: sqlite3.connect(read_only(path), uri=True), poolclass=NullPool)
 
 
 def lease_told(found: Lease | None, now: dt.datetime, *, is_gone: bool) -> Check:
@@ -179,7 +182,7 @@ def ping_told(host: str, answered: int | RemoteError) -> Check:
 
 def queue_url(case: Case) -> str:
     """Return the database of the queue that machines share, empty where there is none."""
-    return str(getattr(case.config.daemon, "queue", ""))
+    return case.config.daemon.queue
 
 
 def queue(case: Case) -> Iterator[Check]:

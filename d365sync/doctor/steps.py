@@ -224,8 +224,9 @@ STEPS: tuple[Step[Case], ...] = (
     Step(
         "service account",
         identity.account,
-        "The user's row: application user or person, access mode, business unit. A warning for access modes that do"
-        " not reach the records of sales, or may not write, and for an application that acts as a person.",
+        "The user's row: application user or person, access mode, business unit, licence. A warning for access "
+        "modes that do not reach the records of sales, or may not write, and for an application that acts as a "
+        "person.",
         "Make an application user; its access mode is Non-interactive.",
         needs=("WhoAmI",),
     ),

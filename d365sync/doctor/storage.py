@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -33,12 +34,27 @@ NETWORK_DISKS = ("nfs", "cifs", "smb", "remote", "9p", "drvfs", "afs", "sshfs", 
 LEAST_FREE = 50_000_000
 ENOUGH_FREE = 500_000_000
 UNITS = ("kB", "MB", "GB", "TB")
+PATIENCE_S = 5.0
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 MENDS = {
     "mirror": "stop d365sync and delete the mirror; the next sync pulls it again",
     "journal": "stop d365sync and restore the journal from a backup; it cannot be rebuilt",
 }
 OLDEST_POSTGRESQL = 140000
 """The oldest release that PostgreSQL's makers still mend, as ``server_version_num`` has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Soundness:
+    """What a check of a file found: damage, or why it could not be read; both empty where it is sound."""
+
+    damage: str = ""
+    unread: str = ""
+
+    @property
+    def sound(self) -> bool:
+        """Whether it was read and nothing is wrong with it."""
+        return not (self.damage or self.unread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +94,36 @@ def not_there_yet(name: str, path: Path, *, may_make: bool) -> Check:
     )
 
 
-def quick_check(path: Path) -> Sequence[str]:
-    """Return what SQLite finds wrong with a file, nothing where it is sound."""
+def quick_check(path: Path, *, patience_s: float = PATIENCE_S) -> Soundness:
+    """Return what SQLite finds wrong with a file; it waits so long where another program has it locked."""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(read_only(path), uri=True, timeout=patience_s)) as connection:
             found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
     except sqlite3.Error as error:
-        return [str(error)]
-    return [] if found == ["ok"] else found
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        return Soundness(damage=str(error)) if code in DAMAGE else Soundness(unread=str(error))
+    return Soundness() if found == ["ok"] else Soundness(damage=found[0] if found else "it says nothing")
 
 
-def checked(name: str, path: Path, faults: Sequence[str], *, writable: bool) -> Check:
-    """Return the check of a database file by what was found wrong with it."""
-    if faults:
-        said = " ".join(faults[0].split())[:200]
+def read_only(path: Path) -> str:
+    """Return the address by which SQLite opens a file for reading only. Source: SQLite, URI filenames."""
+    text = path.absolute().as_posix()
+    return f"file://{quote(text if text.startswith('/') else f'/{text}')}?mode=ro"
+
+
+def checked(name: str, path: Path, found: Soundness, *, writable: bool) -> Check:
+    """Return the check of a database file by what was found out about it."""
+    if found.damage:
+        said = " ".join(found.damage.split())[:200]
         return Check(name, Verdict.FAIL, f"{path} is damaged: {said}", MENDS[name], 1)
-    if not writable:
-        return Check(
-            name, Verdict.FAIL, f"{path} cannot be written by this user", f"run as its owner, or chown {path}", 1
+    if found.unread:
+        mend = (
+            "look for what keeps it open (a backup, a viewer), and at the rights of its folder; then run doctor again"
         )
+        return Check(name, Verdict.WARN, f"{path} could not be checked: {found.unread}", mend)
+    if not writable:
+        mend = f"run as its owner, or chown {path}"
+        return Check(name, Verdict.FAIL, f"{path} cannot be written by this user", mend, 1)
     return Check(name, Verdict.OK, f"{path} is sound, {in_bytes(path.stat().st_size)}")
 
 

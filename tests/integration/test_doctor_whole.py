@@ -215,7 +215,8 @@ def test_a_damaged_journal_is_found_without_touching_it(patient: Patient) -> Non
     path.write_bytes(b"no database at all " * 1000)
     before = path.read_bytes()
     found = patient.look()
-    assert "journal" in found.failed
+    assert found.failed == ["journal"]
+    assert found.unchecked["lease"] == "journal"
     assert "restore the journal" in found["journal"].mend
     assert path.read_bytes() == before
     assert found["write goals"].verdict is Verdict.OK

@@ -21,6 +21,7 @@ from d365sync.doctor.privileges import excess_told, privileges_told
 from d365sync.doctor.service import lease_told, ping_told, port_told, queue_told, user_told
 from d365sync.doctor.storage import (
     Server,
+    Soundness,
     checked,
     in_bytes,
     not_there_yet,
@@ -83,6 +84,17 @@ def test_an_error_nobody_expected_is_a_line_of_its_own() -> None:
     (check, other) = examined([Step("a", ask, "", ""), needing("b", "a")], None)
     assert (check.verdict, check.found, check.mend, check.exit_code) == (Verdict.FAIL, "the file is gone", "make it", 2)
     assert other.found == "not checked: needs a"
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), ValueError("no such port")])
+def test_what_the_machine_refuses_is_a_line_too(error: Exception) -> None:
+    def ask(_case: None) -> list[Check]:
+        raise error
+
+    first, other, last = examined([Step("a", ask, "", ""), needing("b", "a"), well("c")], None)
+    assert (first.verdict, first.exit_code) == (Verdict.FAIL, 1)
+    assert str(error.args[-1]) in first.found
+    assert (other.found, last.found) == ("not checked: needs a", "well")
 
 
 def test_lines_before_a_failure_stay() -> None:
@@ -166,8 +178,13 @@ def test_the_service_account(other: dict[str, Any], mode: str, verdict: str, wor
     assert (check.verdict, words in check.found) == (verdict, True)
 
 
-def test_a_person_who_signs_in_is_a_person() -> None:
-    assert account_told(user(applicationid=None), configured(auth="device_code")).verdict is Verdict.OK
+def test_a_person_who_signs_in_is_a_person_and_needs_a_licence() -> None:
+    person = configured(auth="device_code")
+    assert account_told(user(applicationid=None), person).verdict is Verdict.OK
+    assert account_told(user(applicationid=None, accessmode=0, islicensed=True), person).verdict is Verdict.OK
+    without = account_told(user(applicationid=None, accessmode=0, islicensed=False), person)
+    assert (without.verdict, "without a licence" in without.found) == (Verdict.WARN, True)
+    assert account_told(user(accessmode=0, islicensed=False), configured()).verdict is Verdict.OK
 
 
 # -- privileges ------------------------------------------------------------------------------------------------------
@@ -232,7 +249,8 @@ def test_fiscal_years_are_said_in_words() -> None:
     check = fiscal_told(calendar, is_told=True)
     assert check == Check("fiscal year", Verdict.OK, "four-week periods, years from 1 April, named by their end")
     assert fiscal_told(calendar, is_told=False).verdict is Verdict.WARN
-    assert fiscal_told(FiscalCalendar(fault="unknown"), is_told=True).verdict is Verdict.FAIL
+    assert fiscal_told(FiscalCalendar(fault="unknown"), is_told=True, goals=2).verdict is Verdict.FAIL
+    assert fiscal_told(FiscalCalendar(fault="unknown"), is_told=True).verdict is Verdict.WARN
 
 
 # -- databases -------------------------------------------------------------------------------------------------------
@@ -264,9 +282,9 @@ def test_a_sound_file_and_a_damaged_one(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE t (x TEXT UNIQUE)")
         connection.executemany("INSERT INTO t VALUES (?)", ((str(n) * 50,) for n in range(500)))
     connection.close()
-    assert quick_check(path) == []
-    assert checked("journal", path, [], writable=True).verdict is Verdict.OK
-    assert checked("journal", path, [], writable=False).verdict is Verdict.FAIL
+    assert quick_check(path) == Soundness()
+    assert checked("journal", path, Soundness(), writable=True).verdict is Verdict.OK
+    assert checked("journal", path, Soundness(), writable=False).verdict is Verdict.FAIL
     content = bytearray(path.read_bytes())
     content[4096:12288] = os.urandom(8192)
     path.write_bytes(content)
@@ -274,6 +292,27 @@ def test_a_sound_file_and_a_damaged_one(tmp_path: Path) -> None:
     assert (check.verdict, check.exit_code) == (Verdict.FAIL, 1)
     assert "is damaged" in check.found
     assert "restore the journal" in check.mend
+
+
+def test_a_file_that_is_locked_is_not_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE t (x TEXT)")
+        connection.commit()
+        connection.execute("BEGIN EXCLUSIVE")
+        faults = quick_check(path, patience_s=0.01)
+        check = checked("journal", path, faults, writable=True)
+    connection.close()
+    assert (check.verdict, "locked" in check.found, "damaged" in check.found) == (Verdict.WARN, True, False)
+    assert "restore" not in check.mend
+
+
+@pytest.mark.parametrize("name", ["a b.db", "100%.db", "what?.db", "no#1.db", "ü.db"])
+def test_a_file_of_any_name_is_checked(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    sqlite3.connect(path).close()
+    path.touch()
+    assert quick_check(path).sound
 
 
 def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
@@ -286,7 +325,7 @@ def test_a_database_that_is_not_there_yet(tmp_path: Path) -> None:
     path = tmp_path / "mirror.db"
     assert not_there_yet("mirror", path, may_make=True).verdict is Verdict.OK
     assert not_there_yet("mirror", path, may_make=False).verdict is Verdict.FAIL
-    assert quick_check(path) != []
+    assert quick_check(path).unread
     assert not path.exists()
 
 
