@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
@@ -18,14 +19,14 @@ from urllib.request import getproxies
 from d365sync import logs
 from d365sync.config import Config
 from d365sync.dataverse.gate import MonotonicTimer, Timer
-from d365sync.errors import ConfigError, D365SyncError
+from d365sync.errors import ConfigError, D365SyncError, MirrorError
 from d365sync.journal.lease import Lease
-from d365sync.journal.store import Journal
-from d365sync.mirror.store import Mirror
 from d365sync.secretstore import resolve_secret
+from d365sync.sync.care import look_after, open_databases
 from d365sync.sync.cycle import CycleResult, run_cycle
 from d365sync.sync.guarding import NOTHING, Accepted
 from d365sync.sync.holding import held
+from d365sync.sync.mending import mend
 from d365sync.sync.snapshot import Line
 
 if TYPE_CHECKING:
@@ -73,8 +74,15 @@ class App:
     def sync(
         self, *, command: str = "sync", write: bool, full: bool = False, accepted: Accepted = NOTHING
     ) -> CycleResult:
-        """Run one cycle; see :func:`d365sync.sync.cycle.run_cycle`."""
-        return run_cycle(self.line, command=command, write=write, full=full, accepted=accepted)
+        """Run one cycle; see :func:`d365sync.sync.cycle.run_cycle`. A damaged mirror is made again, and pulled."""
+        cycle = partial(run_cycle, self.line, command=command, write=write, full=full, accepted=accepted)
+        try:
+            look_after(self.line)
+            return cycle()
+        except MirrorError as error:
+            if not mend(self.line.mirror, error, self.real_clock()):
+                raise
+            return cycle()
 
     def close(self) -> None:
         """Close databases."""
@@ -108,11 +116,12 @@ def build(
         else make_client(config, environ=environ, session=session, timer=timer, say=say)
     )
     _make_room(config)
+    mirror, journal = open_databases(config, real_clock, offline=offline)
     line = Line(
         config=config,
         client=client,
-        mirror=Mirror.open(config.database_url(config.storage.mirror)),
-        journal=Journal.open(config.database_url(config.storage.journal)),
+        mirror=mirror,
+        journal=journal,
         clock=clock,
     )
     by_certificate = config.dataverse.auth == "certificate" and not offline

@@ -127,10 +127,14 @@ class DataverseSection(_Section):
 
 
 class StorageSection(_Section):
-    """Where the mirror (disposable) and the journal (not disposable) are kept."""
+    """Where the mirror (disposable) and the journal (not disposable) are kept.
+
+    ``keep`` is for how long runs and writes stay in the journal; 0 keeps all.
+    """
 
     mirror: str = "sqlite:///mirror.db"
     journal: str = "sqlite:///journal.db"
+    keep: Duration = 400 * 86400
 
 
 class PullSection(_Section):
@@ -252,6 +256,12 @@ class Config(_Section):
         """Return a database URL with a relative SQLite path made absolute."""
         prefix = "sqlite:///"
         return prefix + str(self.resolve(url.removeprefix(prefix))) if url.startswith(prefix) else url
+
+    def database_path(self, url: str) -> Path | None:
+        """Return the file of a SQLite database URL, None where it is none."""
+        prefix = "sqlite:///"
+        name = url.removeprefix(prefix)
+        return self.resolve(name) if url.startswith(prefix) and name not in ("", ":memory:") else None
 
 
 def find_file(explicit: str | None, environ: Mapping[str, str], folder: Path) -> Path:

@@ -78,6 +78,8 @@ daily_warning_pct = 50
 # sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE
 mirror = {mirror}
 journal = {journal}
+# How long runs and writes stay in the journal; 0 keeps all. What tells our overrides from a person's stays for ever.
+keep = "400d"
 
 [pull]
 # Tables without change tracking: up to this many rows they are read whole in every cycle,

@@ -18,8 +18,9 @@
     ├── SchemaError               a table or column that is not there
     ├── OrgFolderError            an emulator org folder that cannot be loaded     exit 2
     ├── GuardError                a plan, or rows gone, that are not plausible     exit 4
-    ├── MirrorError               the mirror failed: delete it, pull again         exit 1
-    ├── JournalError              the journal failed: it cannot be recreated       exit 1
+    ├── DatabaseError             a database failed; busy or full: try later       exit 1, 5
+    │   ├── MirrorError           the mirror failed: it is pulled again
+    │   └── JournalError          the journal failed: it cannot be recreated
     └── LeaseError                another instance holds the lease                 exit 10
         └── LeaseLostError        another instance took the lease that was held here
 
@@ -31,6 +32,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 
 class D365SyncError(Exception):
@@ -167,11 +169,31 @@ class GuardError(D365SyncError):
         self.document = dict(document or {})
 
 
-class MirrorError(D365SyncError):
+class Fault(StrEnum):
+    """What is wrong with a database, as far as that decides what to do next."""
+
+    DAMAGED = "damaged"
+    BUSY = "busy"
+    FULL = "full"
+    AWAY = "away"
+    OTHER = "other"
+
+
+class DatabaseError(D365SyncError):
+    """The mirror or the journal failed; nothing of the transaction was stored. Some faults pass by themselves."""
+
+    def __init__(self, message: str, *, hint: str = "", fault: Fault = Fault.OTHER) -> None:
+        super().__init__(message, hint=hint)
+        self.fault = fault
+        if fault in (Fault.BUSY, Fault.FULL, Fault.AWAY):
+            self.exit_code = RetryableError.exit_code
+
+
+class MirrorError(DatabaseError):
     """The mirror failed; it is disposable: delete it and pull again."""
 
 
-class JournalError(D365SyncError):
+class JournalError(DatabaseError):
     """The journal failed; it cannot be recreated from Dataverse."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from d365sync.app import App, opened
+from d365sync.app import App, Clock, opened, system_clock
 from d365sync.config import Config, parse
 from d365sync.core.goals.goal import VALUE_COLUMNS
 from d365sync.core.values import Value
@@ -48,12 +48,15 @@ def application(
     now: dt.datetime = NOW,
     session: requests.Session | None = None,
     timer: Timer | None = None,
+    real_clock: Clock = system_clock,
+    offline: bool = False,
     **sections: Mapping[str, object],
 ) -> Iterator[App]:
-    """Build the application against an emulator; ``session`` and ``timer`` as of :func:`d365sync.app.build`."""
+    """Build the application against an emulator; the other options as of :func:`d365sync.app.build`."""
     config = configuration(emulator, folder, **sections)
     session = session or emulator.session()
-    with opened(config, clock=lambda: now, environ={}, session=session, timer=timer) as app:
+    clocks = {"clock": lambda: now, "real_clock": real_clock}
+    with opened(config, **clocks, environ={}, session=session, timer=timer, offline=offline) as app:
         yield app
 
 

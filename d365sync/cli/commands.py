@@ -61,6 +61,7 @@ COMMANDS = {
     ),
     "service": ("d365sync.cli.service:service", "Write the files by which systemd or Windows runs d365sync."),
     "health": ("d365sync.cli.health:health", "Ask the service on this machine whether it is alive, or ready."),
+    "db": ("d365sync.cli.db:db", "Look after the databases: check, backup, restore, prune, upgrade, unlock."),
     "emulator": ("d365sync.cli.emulator:emulator", "Run a local Dataverse."),
     "completion": ("d365sync.cli.completion:completion", "Print the script that teaches a shell to complete d365sync."),
 }

@@ -50,7 +50,7 @@ def doctor(settings: Settings, *, strict: bool, as_json: bool) -> int:
     for check in examine(case):
         checks.append(check)
         if not as_json:
-            _print(check)
+            print_check(check)
     if as_json:
         print_json({"checks": checks})
     elif any(check.mend for check in checks):
@@ -58,7 +58,8 @@ def doctor(settings: Settings, *, strict: bool, as_json: bool) -> int:
     return exit_code_of(checks, strict=strict)
 
 
-def _print(check: Check) -> None:
+def print_check(check: Check) -> None:
+    """Print one line of a report, and its mend."""
     from rich.text import Text
 
     from d365sync.logs import redact

@@ -20,12 +20,15 @@ from sqlalchemy import Connection, Engine, Insert, Update, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from d365sync.core.values import format_instant, parse_instant
-from d365sync.database import transaction
-from d365sync.errors import JournalError, LeaseLostError
+from d365sync.database import HINTS, first_damage, transaction
+from d365sync.errors import Fault, JournalError, LeaseLostError
 from d365sync.journal.models import JournalModel, LeaseRow
 
 LEASES = JournalModel.metadata.tables[str(LeaseRow.__tablename__)]
-HINT = "restore the journal from a backup; without it d365sync cannot tell its own overrides from a person's"
+HINT = (
+    "restore the journal from a copy: `d365sync db restore FILE`; "
+    "without it d365sync cannot tell its own overrides from a person's"
+)
 NOBODY = ""
 _EVER = "1970-01-01T00:00:00Z"
 
@@ -75,7 +78,7 @@ class Leased:
                     until=format_instant(now + ttl),
                 )
             )
-            return _read(connection) if taken.rowcount else None
+            return read_lease(connection) if taken.rowcount else None
 
     def renew_lease(self, lease: Lease, now: dt.datetime, ttl: dt.timedelta) -> Lease:
         """Hold the lease until ``ttl`` after ``now``; one that is over but that nobody took can be renewed.
@@ -85,7 +88,7 @@ class Leased:
         """
         with self._transaction(writes=True, fenced=False) as connection:
             kept = connection.execute(_own(lease).values(until=format_instant(now + ttl)))
-            found = _read(connection)
+            found = read_lease(connection)
         if not kept.rowcount or found is None:
             raise lost(lease, found)
         return found
@@ -98,7 +101,18 @@ class Leased:
     def lease(self) -> Lease | None:
         """Return who holds the lease, or held it last and did not give it back; None when nobody does."""
         with self._transaction() as connection:
-            return _read(connection)
+            return read_lease(connection)
+
+    def verify(self) -> None:
+        """Look the database through.
+
+        Raises:
+            JournalError: it is damaged.
+        """
+        with self._transaction() as connection:
+            wrong = first_damage(connection)
+        if wrong:
+            raise JournalError(f"the journal is damaged: {wrong}", hint=HINT, fault=Fault.DAMAGED)
 
     def fence(self, lease: Lease | None) -> None:
         """From now on refuse every writing transaction of this object once the lease is another's; None lifts that.
@@ -109,8 +123,8 @@ class Leased:
 
     @contextmanager
     def _transaction(self, *, writes: bool = False, fenced: bool = True) -> Iterator[Connection]:
-        def failure(message: str) -> JournalError:
-            return JournalError(f"the journal failed: {message}", hint=HINT)
+        def failure(message: str, fault: Fault) -> JournalError:
+            return JournalError(f"the journal failed: {message}", hint=HINTS.get(fault, HINT), fault=fault)
 
         with transaction(self._engine, failure, writes=writes) as one:
             if writes and fenced and self._fence is not None:
@@ -129,12 +143,13 @@ def lost(lease: Lease, found: Lease | None) -> LeaseLostError:
 
 def _check(connection: Connection, lease: Lease) -> None:
     """Keep the row as it is until the transaction ends, and compare it with a lease."""
-    found = _read(connection, keep=True)
+    found = read_lease(connection, keep=True)
     if found is None or (found.epoch, found.holder) != (lease.epoch, lease.holder):
         raise lost(lease, found)
 
 
-def _read(connection: Connection, *, keep: bool = False) -> Lease | None:
+def read_lease(connection: Connection, *, keep: bool = False) -> Lease | None:
+    """Return who holds the lease, None when nobody does; ``keep`` it from changing until the transaction ends."""
     statement = select(LEASES.c.holder, LEASES.c.epoch, LEASES.c.until, LEASES.c.since)
     row = connection.execute(statement.with_for_update(read=True) if keep else statement).one_or_none()
     if row is None or row[0] == NOBODY:

@@ -9,7 +9,8 @@ from sqlalchemy import Column, Index, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-FORMAT = 1
+FORMAT = 2
+"""The number of the newest migration; see :mod:`d365sync.journal.migrations`."""
 
 
 class JournalModel(SQLModel, registry=registry()):

@@ -8,28 +8,35 @@ from __future__ import annotations
 import datetime as dt
 import json
 import secrets
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, delete, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from d365sync.core.goals.goal import VALUE_COLUMNS
 from d365sync.core.goals.modes import OVERRIDE
 from d365sync.core.goals.putback import WrittenGoal
 from d365sync.core.goals.writes import PERCENTAGE, SENT, as_stored
 from d365sync.core.values import format_instant, parse_instant, plain
-from d365sync.database import open_engine
+from d365sync.database import HINTS, fault_of, first_line, open_engine
 from d365sync.errors import JournalError
 from d365sync.journal.backfills import Backfills
+from d365sync.journal.copies import load_copy, write_copy
+from d365sync.journal.formats import format_of, make, refuse_newer
 from d365sync.journal.latest import asked, latest, left_open
 from d365sync.journal.lease import HINT
-from d365sync.journal.models import FORMAT, JournalFormat, JournalModel, OwnerRow, RunRow, WriteRow
+from d365sync.journal.models import FORMAT, JournalModel, OwnerRow, RunRow, WriteRow
+from d365sync.journal.pruning import Pruned, prune
+from d365sync.journal.upgrading import Keeping, upgrade_kept
 
-MODELS = (JournalFormat, RunRow, WriteRow, OwnerRow)
-FORMATS, RUNS, WRITES, OWNERS = (JournalModel.metadata.tables[str(model.__tablename__)] for model in MODELS)
+MODELS = (RunRow, WriteRow, OwnerRow)
+RUNS, WRITES, OWNERS = (JournalModel.metadata.tables[str(model.__tablename__)] for model in MODELS)
 
 Number: TypeAlias = Decimal | int
 Values: TypeAlias = Mapping[str, Number | None]
@@ -91,30 +98,35 @@ class Ending:
 class Journal(Backfills):
     """One journal database."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, keeping: Keeping | None = None) -> None:
         super().__init__(engine)
-        with self._transaction(writes=True) as connection:
-            JournalModel.metadata.create_all(connection)
-            for index in WRITES.indexes:  # a journal made by an earlier version lacks some
-                index.create(connection, checkfirst=True)
-            version = connection.execute(select(FORMATS.c.version)).scalar_one_or_none()
-            if version is None:
-                connection.execute(insert(FORMATS).values(id=1, version=FORMAT))
-        if version is not None and version != FORMAT:
-            raise JournalError(
-                f"the journal has format {version}, this version of d365sync writes format {FORMAT}",
-                hint="use the version of d365sync that wrote it, or a newer one",
-            )
+        keeping = keeping or Keeping()
+        with self._transaction() as connection:
+            found = format_of(connection)
+        refuse_newer(found)
+        if found is None:
+            with self._transaction(writes=True) as connection:
+                if format_of(connection) is None:
+                    make(connection)
+        elif found < FORMAT:
+            with self._transaction(writes=True) as connection:
+                upgrade_kept(engine, connection, keeping)
 
     @classmethod
-    def open(cls, url: str) -> Journal:
-        """Open, or make, the journal at a database URL.
+    def open(cls, url: str, *, keeping: Keeping | None = None) -> Journal:
+        """Open, or make, the journal at a database URL; an older one is upgraded, after a copy of it was put aside.
 
         Raises:
             ConfigError: the URL cannot be used.
-            JournalError: the database cannot be opened, or has another format.
+            JournalError: the database cannot be opened, or is of a newer version.
+            LeaseError: it must be upgraded, and another instance works with it.
         """
-        return cls(open_engine(url, durable=True))
+        engine = open_engine(url, durable=True)
+        try:
+            return cls(engine, keeping=keeping)
+        except BaseException:
+            engine.dispose()
+            raise
 
     def close(self) -> None:
         """Close every connection."""
@@ -172,6 +184,38 @@ class Journal(Backfills):
                 if ending.after is not None:
                     values["after"] = _dump(ending.after)
                 connection.execute(update(WRITES).where(WRITES.c.id == ending.number).values(**values))
+
+    def prune(self, before: dt.datetime, now: dt.datetime, *, try_only: bool = False) -> Pruned:
+        """Forget runs and writes begun before an instant, except what tells our overrides from a person's.
+
+        ``try_only``: tell what that would be, and forget nothing.
+        """
+        with self._transaction(writes=True) as connection, connection.begin_nested() as attempt:
+            done = prune(connection, before, now)
+            if try_only:
+                attempt.rollback()
+            return done
+
+    def copy_to(self, path: Path) -> None:
+        """Write the journal as it is at this moment to a new file of mode 0600; others may go on writing.
+
+        Raises:
+            UsageError: the file is there already, or cannot be made.
+            JournalError: the journal cannot be read.
+        """
+        try:
+            write_copy(self._engine, path)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            fault = fault_of(error)
+            words = first_line(error) if isinstance(error, SQLAlchemyError) else str(error)
+            raise JournalError(
+                f"the journal cannot be copied: {words}", hint=HINTS.get(fault, HINT), fault=fault
+            ) from error
+
+    def load(self, path: Path) -> None:
+        """Put the rows of a copy of this version's format in place of all that are here, in one transaction."""
+        with self._transaction(writes=True) as connection:
+            load_copy(connection, path)
 
     def written_values(self, goals: Iterable[str]) -> dict[str, tuple[Values, ...]]:
         """Return, per goal, the nine columns it may hold by our hand: as last written, or as a later attempt left open.

@@ -23,11 +23,12 @@ from d365sync.core.goals.goal import Number
 from d365sync.core.goals.participation import Group
 from d365sync.core.goals.slices import Slice
 from d365sync.core.schema import Schema
+from d365sync.mirror.given import Given, Kind, give
 from d365sync.mirror.store import Mirror
 from d365sync.mirror.sums import (
     HALF_BITS,
     HALF_MASK,
-    LANE_COLUMNS,
+    LANE_KINDS,
     amount_of,
     joined,
     placeholders,
@@ -93,17 +94,18 @@ def shared_records(
     counts = groups[0].value is None
     source = f"_pair p JOIN {quote(groups[0].table)} r ON {predicates[0].sql} AND {predicates[1].sql}"
     with mirror.connection() as connection:
-        _fill(connection, mirror.dialect, list(enumerate(bounds)))
-        sums = text(f"SELECT p.number, COUNT(*), {_sums(groups[0])} FROM {source} GROUP BY p.number")
+        given = _pairs(connection, mirror.dialect, list(enumerate(bounds)))
+        sums = text(f"{given.before}SELECT p.number, COUNT(*), {_sums(groups[0])} FROM {source} GROUP BY p.number")
         found = {
             row[0]: (int(row[1]), amount_of(groups[0], int(row[1]) if counts else joined(row[2], row[3])))
-            for row in connection.execute(sums, parameters)
+            for row in connection.execute(sums, {**parameters, **given.parameters})
         }
-        _fill(connection, mirror.dialect, [(number, bounds[number]) for number in sorted(found)])
+        given = _pairs(connection, mirror.dialect, [(number, bounds[number]) for number in sorted(found)])
         samples: dict[int, list[tuple[str, str]]] = {number: [] for number in found}
         if found:
             for row in connection.execute(
-                text(_sampling(groups[0], source, name_column)), {**parameters, "most": most}
+                text(given.before + _sampling(groups[0], source, name_column)),
+                {**parameters, **given.parameters, "most": most},
             ):
                 samples[row[0]].append((row[1], row[2] or ""))
     return [
@@ -140,14 +142,12 @@ def looked_by(mirror: Mirror) -> tuple[str, str] | None:
 
 def touched_pairs(mirror: Mirror, goals: Iterable[str]) -> dict[PairKey, Kept]:
     """Return the pairs kept of which one goal is among ``goals``."""
-    entries = [(goal_id,) for goal_id in goals]
     among = "IN (SELECT goal_id FROM _looked)"
     with mirror.connection() as connection:
-        connection.exec_driver_sql("CREATE TEMPORARY TABLE IF NOT EXISTS _looked (goal_id TEXT PRIMARY KEY)")
-        connection.exec_driver_sql("DELETE FROM _looked")
-        _execute(connection, f"INSERT INTO _looked VALUES ({mark(mirror.dialect)})", entries)
+        given = give(connection, mirror.dialect, "_looked", {"goal_id": "TEXT"}, [(goal_id,) for goal_id in goals])
         where = f"first_goal {among} OR second_goal {among}"
-        rows = connection.exec_driver_sql(f"SELECT {COLUMNS} FROM _double WHERE {where}").all()
+        sql = text(f"{given.before}SELECT {COLUMNS} FROM _double WHERE {where}")
+        rows = connection.execute(sql, dict(given.parameters)).all()
     return dict(map(_kept, rows))
 
 
@@ -169,7 +169,7 @@ def keep_pairs(
     notes = [(LOOKED + " ".join(made_by),), *((top,) for top in unchecked)]
     one_mark = mark(mirror.dialect)
     where = f"first_goal = {one_mark} AND second_goal = {one_mark} AND goal_column = {one_mark}"
-    with mirror.connection() as connection:
+    with mirror.connection(writes=True) as connection:
         _execute(connection, f"DELETE FROM _double WHERE {where}", sorted({*gone, *fresh}))
         if entries:
             _execute(connection, f"INSERT INTO _double ({COLUMNS}) VALUES {marks(mirror.dialect, entries[0])}", entries)
@@ -179,7 +179,7 @@ def keep_pairs(
 
 def begin_look(mirror: Mirror) -> bool:
     """Mark that a look has begun; say whether the one before came to its end, so that what is kept can be trusted."""
-    with mirror.connection() as connection:
+    with mirror.connection(writes=True) as connection:
         sql = text("SELECT 1 FROM _double_note WHERE name = :name")
         pending = connection.execute(sql, {"name": PENDING}).first() is not None
         if not pending:
@@ -189,13 +189,13 @@ def begin_look(mirror: Mirror) -> bool:
 
 def end_look(mirror: Mirror) -> None:
     """Mark that a look came to its end and found nothing new."""
-    with mirror.connection() as connection:
+    with mirror.connection(writes=True) as connection:
         connection.execute(text("DELETE FROM _double_note WHERE name = :name"), {"name": PENDING})
 
 
 def forget_pairs(mirror: Mirror) -> None:
     """Forget everything that is kept about pairs."""
-    with mirror.connection() as connection:
+    with mirror.connection(writes=True) as connection:
         connection.exec_driver_sql("DELETE FROM _double")
         connection.exec_driver_sql("DELETE FROM _double_note")
 
@@ -205,16 +205,11 @@ def _execute(connection: Connection, sql: str, entries: Sequence[tuple[object, .
         connection.exec_driver_sql(sql, list(entries))
 
 
-def _fill(connection: Connection, dialect: Dialect, pairs: Sequence[tuple[int, tuple[Slice, Slice]]]) -> None:
-    kind = 'TEXT COLLATE "C"' if dialect == "postgresql" else "TEXT"
-    kinds = {"seen": "BIGINT"}
-    names = [(f"{side}_{name}", kinds.get(name, kind)) for side in SIDES for name in LANE_COLUMNS]
-    columns = ", ".join(f"{quote(name)} {of}" for name, of in names)
-    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE IF NOT EXISTS _pair (number INTEGER, {columns})")
-    connection.exec_driver_sql("DELETE FROM _pair")
-    entries = [(number, *first, *second) for number, (first, second) in pairs]
-    if entries:
-        _execute(connection, f"INSERT INTO _pair VALUES {marks(dialect, entries[0])}", entries)
+def _pairs(connection: Connection, dialect: Dialect, pairs: Sequence[tuple[int, tuple[Slice, Slice]]]) -> Given:
+    """Give a statement pairs of slices by number, as the table ``_pair``."""
+    columns: dict[str, Kind] = {"number": "BIGINT"}
+    columns |= {f"{side}_{name}": kind for side in SIDES for name, kind in LANE_KINDS.items()}
+    return give(connection, dialect, "_pair", columns, [(number, *first, *second) for number, (first, second) in pairs])
 
 
 def _sums(group: Group) -> str:

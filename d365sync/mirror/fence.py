@@ -8,9 +8,12 @@ IO: SQL.
 
 from __future__ import annotations
 
+import datetime as dt
+
 from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from d365sync.core.values import format_instant, parse_instant
 from d365sync.errors import LeaseLostError
 from d365sync.mirror.models import Fence, MirrorModel
 
@@ -45,6 +48,19 @@ def check(connection: Connection, epoch: int) -> None:
     found = int(connection.execute(select(FENCES.c.epoch).with_for_update(read=True)).scalar_one_or_none() or 0)
     if found != epoch:
         raise _lost(epoch, found)
+
+
+def checked_at(connection: Connection) -> dt.datetime | None:
+    """Return when the mirror was last looked through, None when it never was."""
+    found = connection.execute(select(FENCES.c.checked_at)).scalar_one_or_none()
+    return parse_instant(found) if found else None
+
+
+def note_checked(connection: Connection, now: dt.datetime) -> None:
+    """Note that the mirror was looked through."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    connection.execute(insert(FENCES).values(id=1, epoch=0).on_conflict_do_nothing())
+    connection.execute(update(FENCES).values(checked_at=format_instant(now)))
 
 
 def _lost(epoch: int, found: int) -> LeaseLostError:

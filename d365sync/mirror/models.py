@@ -68,12 +68,13 @@ class Layout(MirrorModel, table=True):
 
 
 class Fence(MirrorModel, table=True):
-    """The one row with the epoch of the instance that may write."""
+    """The one row with the epoch of the instance that may write, and when the mirror was last looked through."""
 
     __tablename__ = "_fence"
 
     id: int = Field(default=1, primary_key=True)
     epoch: int
+    checked_at: str | None = None
 
 
 class Owner(MirrorModel, table=True):

@@ -8,7 +8,7 @@ IO: SQL.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
@@ -20,6 +20,7 @@ from d365sync.core.goals.participation import Group
 from d365sync.core.goals.slices import NO_SUMS, NOTHING, Slice, SliceSum, SliceSums
 from d365sync.errors import MirrorError
 from d365sync.mirror import sums
+from d365sync.mirror.given import NOTHING_GIVEN, Given, Kind, give
 from d365sync.mirror.tables import Dialect, mark, marks
 
 OVERFLOW = "integer overflow"
@@ -68,13 +69,15 @@ class Adder:
     predicate: Predicate
     unpriced: bool = True
     through: Predicate | None = None
+    given: Given = NOTHING_GIVEN
 
     def wanted(self, slices: Sequence[Slice]) -> SliceSums:
         """Return the sums of any slices, in their order."""
         if not slices:
             return NO_SUMS
-        fill_wanted(self.connection, self.dialect, slices)
-        return self._sums(sums.WANTED_TABLE, range(len(slices)))
+        given = wanted(self.connection, self.dialect, slices)
+        adder = replace(self, given=given)
+        return adder._sums(sums.WANTED_TABLE, range(len(slices)))  # noqa: SLF001 - its own kind
 
     def kept(self, ids: Sequence[int]) -> SliceSums:
         """Return the sums of kept slices with neighbouring ids, in their order."""
@@ -148,23 +151,19 @@ class Adder:
         Raises:
             DBAPIError: the database failed; SQLite computes each row only as it is fetched.
         """
-        result = self.connection.execute(text(statement.sql), dict(statement.parameters))
+        sql, parameters = self.given.before + statement.sql, {**statement.parameters, **self.given.parameters}
+        result = self.connection.execute(text(sql), parameters)
         try:
             return result.cursor.fetchall() if result.cursor is not None else []
         except self.connection.dialect.loaded_dbapi.Error as error:
             raise DBAPIError(statement.sql, None, error) from error
 
 
-def fill_wanted(connection: Connection, dialect: Dialect, slices: Sequence[Slice]) -> None:
-    """Put slices into the temporary table, numbered in their order, in place of what it held."""
-    for statement in sums.wanted_table(dialect):
-        connection.exec_driver_sql(statement)
-    connection.exec_driver_sql(f"DELETE FROM {sums.WANTED_TABLE}")
-    entries = [(position, *one) for position, one in enumerate(slices)]
-    connection.exec_driver_sql(
-        f"INSERT INTO {sums.WANTED_TABLE} (id, {sums.named(sums.LANE_COLUMNS)}) VALUES {marks(dialect, entries[0])}",
-        entries,
-    )
+def wanted(connection: Connection, dialect: Dialect, slices: Sequence[Slice]) -> Given:
+    """Give a statement slices, numbered in their order, as the table of wanted ones."""
+    columns: dict[str, Kind] = {"id": "BIGINT", **sums.LANE_KINDS}
+    rows = [(position, *one) for position, one in enumerate(slices)]
+    return give(connection, dialect, sums.WANTED_TABLE, columns, rows, index=("owner", "starts"))
 
 
 def kept_groups(connection: Connection) -> dict[str, KeptGroup]:

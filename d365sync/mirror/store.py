@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Connection, Engine, text
@@ -25,11 +26,22 @@ from d365sync.core.goals.slices import Slice
 from d365sync.core.rowshape import ETAG_KEY, StoredRow
 from d365sync.core.storage import is_plain
 from d365sync.core.values import Row, Value
-from d365sync.database import connected, for_writing, open_engine, transaction
-from d365sync.errors import MirrorError
+from d365sync.database import (
+    HINTS,
+    connected,
+    file_of,
+    first_damage,
+    for_writing,
+    make_private,
+    open_engine,
+    transaction,
+)
+from d365sync.errors import Fault, MirrorError
 from d365sync.mirror import bookmarks, documents, fence, gone, indexes, pages, slices, sums, unfit
 from d365sync.mirror.bookmarks import Position
-from d365sync.mirror.layout import lay_out
+from d365sync.mirror.damage import set_aside
+from d365sync.mirror.given import NOTHING_GIVEN, Given
+from d365sync.mirror.layout import is_laid_out, lay_out
 from d365sync.mirror.tables import BEFORE_PREFIX, ETAG_COLUMN, Dialect, MirrorTable, quote
 from d365sync.mirror.unfit import Unfit
 from d365sync.mirror.visible import VisibleIds
@@ -37,7 +49,8 @@ from d365sync.mirror.visible import VisibleIds
 PULSE = "SELECT COALESCE(SUM(pulse), 0) FROM _table"
 MOST_WORKERS = 4
 """Statements at one time, each on a connection of its own; the pool holds five."""
-HINT = "check storage.mirror; if the database is damaged, delete it: the next sync pulls everything again"
+DAILY = dt.timedelta(days=1)
+HINT = "check storage.mirror; if the database is damaged, the next sync puts it aside and pulls everything again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +97,11 @@ class Mirror:
         self._epoch: int | None = None
         self.dialect: Dialect = cast("Dialect", engine.dialect.name)
         self.workers = 1 if engine.url.database in (None, "", ":memory:") else min(MOST_WORKERS, os.cpu_count() or 1)
-        with self._writing() as connection:
-            lay_out(connection, self.dialect)
+        with self._transaction() as connection:
+            there = is_laid_out(connection)
+        if not there:
+            with self._writing() as connection:
+                lay_out(connection, self.dialect)
 
     @classmethod
     def open(cls, url: str) -> Mirror:
@@ -95,7 +111,12 @@ class Mirror:
             ConfigError: the URL cannot be used.
             MirrorError: the database cannot be opened.
         """
-        return cls(open_engine(url, durable=False))
+        engine = open_engine(url, durable=False)
+        try:
+            return cls(engine)
+        except BaseException:
+            engine.dispose()
+            raise
 
     def close(self) -> None:
         """Close every connection."""
@@ -131,6 +152,43 @@ class Mirror:
         with self._transaction(writes=True, fenced=False) as connection:
             fence.raise_fence(connection, epoch)
         self._epoch = epoch
+
+    def is_due(self, now: dt.datetime, *, every: dt.timedelta = DAILY) -> bool:
+        """Say whether :meth:`verify` was last done longer ago than ``every``, or never."""
+        with self._transaction() as connection:
+            last = fence.checked_at(connection)
+        return last is None or not last <= now < last + every
+
+    def verify(self, now: dt.datetime) -> None:
+        """Look the mirror through, and note that it was done.
+
+        Raises:
+            MirrorError: it is damaged.
+        """
+        with self._transaction() as connection:
+            wrong = first_damage(connection)
+        if wrong:
+            raise MirrorError(f"the mirror is damaged: {wrong}", hint=HINT, fault=Fault.DAMAGED)
+        with self._writing() as connection:
+            fence.note_checked(connection, now)
+
+    def make_again(self, now: dt.datetime) -> Path | None:
+        """Put the files of a damaged mirror aside and begin an empty one; None where there is no file to put aside.
+
+        Raises:
+            MirrorError: they cannot be put aside.
+        """
+        path = file_of(self._engine)
+        if path is None:
+            return None
+        self._engine.dispose()
+        aside = set_aside(path, now)
+        make_private(path)
+        with self._transaction(writes=True, fenced=False) as connection:
+            lay_out(connection, self.dialect)
+            if self._epoch is not None:
+                fence.raise_fence(connection, self._epoch)
+        return aside
 
     # -- shape ---------------------------------------------------------------------------------------------------
 
@@ -387,9 +445,9 @@ class Mirror:
         ]
         order = ", ".join(f"r.{quote(name)}" for name in [*dict.fromkeys(dates), group.primary_id])
         with self._transaction() as connection:
-            slices.fill_wanted(connection, self.dialect, [one])
+            given = slices.wanted(connection, self.dialect, [one])
             clause = f"CROSS JOIN {sums.WANTED_TABLE} s WHERE {predicate.sql} ORDER BY {order}"
-            return list(self._select(connection, table, clause, predicate.parameters))
+            return list(self._select(connection, table, clause, predicate.parameters, given))
 
     def unfit(self, tables: Iterable[MirrorTable]) -> dict[tuple[str, str], list[Unfit]]:
         """Return the columns of which values were left out; see :func:`d365sync.mirror.unfit.left_out`."""
@@ -448,13 +506,13 @@ class Mirror:
             return TableChanges(rows, columns=pages.differing_columns(pages.Writer(connection, self.dialect, table)))
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """Give one transaction to another module of the mirror.
+    def connection(self, *, writes: bool = False) -> Iterator[Connection]:
+        """Give one transaction to another module of the mirror; it stores something only if it ``writes``.
 
         Raises:
             MirrorError: the database failed; nothing of the transaction is kept.
         """
-        with self._transaction() as connection:
+        with self._transaction(writes=writes) as connection:
             yield connection
 
     @contextmanager
@@ -490,7 +548,12 @@ class Mirror:
         return connection.execute(text(sql), parameters).scalar_one()
 
     def _select(
-        self, connection: Connection, table: MirrorTable, clause: str, parameters: Mapping[str, Any] | None = None
+        self,
+        connection: Connection,
+        table: MirrorTable,
+        clause: str,
+        parameters: Mapping[str, Any] | None = None,
+        given: Given = NOTHING_GIVEN,
     ) -> Iterator[dict[str, Value]]:
         companions = [column.type_name for column in table.columns if column.is_polymorphic]
         names = [*table.column_names, *companions, ETAG_COLUMN]
@@ -499,7 +562,7 @@ class Mirror:
         as_stored = frozenset({*companions, ETAG_COLUMN, *(c.logical_name for c in table.columns if is_plain(c))})
         keys = [ETAG_KEY if name == ETAG_COLUMN else name for name in names]
         decoded = [(at, column) for at, column in enumerate(table.columns) if column.logical_name not in as_stored]
-        for stored in connection.execute(text(sql), dict(parameters or {})):
+        for stored in connection.execute(text(given.before + sql), {**(parameters or {}), **given.parameters}):
             row = dict(zip(keys, stored, strict=True))
             for at, column in decoded:
                 if stored[at] is not None:
@@ -507,5 +570,5 @@ class Mirror:
             yield row
 
 
-def _failure(message: str) -> MirrorError:
-    return MirrorError(f"the mirror failed: {message}", hint=HINT)
+def _failure(message: str, fault: Fault) -> MirrorError:
+    return MirrorError(f"the mirror failed: {message}", hint=HINTS.get(fault, HINT), fault=fault)

@@ -22,9 +22,17 @@ from d365sync.core.goals.goal import DataType, Number
 from d365sync.core.goals.participation import PARENT_ALIAS, Group
 from d365sync.core.schema import Schema
 from d365sync.core.storage import EXACT, scale_of
+from d365sync.mirror.given import Kind
 from d365sync.mirror.tables import BEFORE_PREFIX, Dialect, quote
 
-LANE_COLUMNS = ("owner", "manager", "seen", "starts", "ends")
+LANE_KINDS: Mapping[str, Kind] = {
+    "owner": "TEXT",
+    "manager": "TEXT",
+    "seen": "BIGINT",
+    "starts": "TEXT",
+    "ends": "TEXT",
+}
+LANE_COLUMNS = tuple(LANE_KINDS)
 SLICE_TABLE = "_slice"
 WANTED_TABLE = "_wanted"
 HALF_BITS = 32
@@ -49,19 +57,11 @@ def placeholders(alias: str, prefix: str = "") -> Mapping[str, str]:
     return {"owner": f"{alias}.{quote(prefix + 'owner')}", **bounds}
 
 
-def wanted_table(dialect: Dialect) -> tuple[str, str]:
-    """Return the statements that make the temporary table of slices to be summed, and its index."""
-    return (
-        f"CREATE TEMPORARY TABLE IF NOT EXISTS {WANTED_TABLE} ({_slice_columns(dialect)})",
-        f"CREATE INDEX IF NOT EXISTS _wanted_lookup ON {WANTED_TABLE} (owner, starts)",
-    )
-
-
 def slice_tables(dialect: Dialect) -> tuple[str, ...]:
     """Return the statements that make the tables of groups and of their slices with their sums."""
     return (
         "CREATE TABLE IF NOT EXISTS _group (number INTEGER PRIMARY KEY, key TEXT NOT NULL, fingerprint TEXT NOT NULL)",
-        f"CREATE TABLE IF NOT EXISTS {SLICE_TABLE} ({_slice_columns(dialect, kept=True)})",
+        f"CREATE TABLE IF NOT EXISTS {SLICE_TABLE} ({_slice_columns(dialect)})",
         f"CREATE INDEX IF NOT EXISTS _slice_lookup ON {SLICE_TABLE} (group_number, owner, starts)",
     )
 
@@ -248,11 +248,11 @@ def _missing_base(group: Group, alias: str = "r.") -> str | None:
     return f"{value} IS NOT NULL AND {base} IS NULL"
 
 
-def _slice_columns(dialect: Dialect, *, kept: bool = False) -> str:
-    text, key = ('TEXT COLLATE "C"', "BIGINT") if dialect == "postgresql" else ("TEXT", "INTEGER")
-    lane = zip(LANE_COLUMNS, (text, text, "BIGINT", text, text), strict=True)
-    more = ["group_number INTEGER", "total TEXT", "records BIGINT", "unpriced BIGINT"] if kept else []
-    named = [*(f"{quote(name)} {kind}" for name, kind in lane), *more]
+def _slice_columns(dialect: Dialect) -> str:
+    kinds = {"TEXT": 'TEXT COLLATE "C"' if dialect == "postgresql" else "TEXT", "BIGINT": "BIGINT"}
+    lane = [f"{quote(name)} {kinds[kind]}" for name, kind in LANE_KINDS.items()]
+    named = [*lane, "group_number INTEGER", "total TEXT", "records BIGINT", "unpriced BIGINT"]
+    key = "BIGINT" if dialect == "postgresql" else "INTEGER"
     return ", ".join([f"id {key} PRIMARY KEY", *(f"{one} NOT NULL" for one in named)])
 
 

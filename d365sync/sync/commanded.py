@@ -21,6 +21,7 @@ from d365sync.core.goals.writes import STAMP, SkipReason, WritePlan
 from d365sync.dataverse.rowbatch import read_rows
 from d365sync.dataverse.usage import Traffic
 from d365sync.errors import NOT_THERE, GuardError, RemoteError, UsageError
+from d365sync.journal.pruning import PRUNE
 from d365sync.mirror.tables import MirrorTable
 from d365sync.sync.cycle import Outcome, databases, noted, pusher
 from d365sync.sync.definitions import definitions
@@ -102,6 +103,8 @@ def undo(line: Line, run_id: str, *, write: bool) -> Commanded:
     run = line.journal.run(run_id)
     if run is None:
         raise UsageError(f"there is no run {run_id}", hint="`d365sync status` lists the last runs")
+    if run.command == PRUNE:
+        raise UsageError(f"run {run_id} is what pruning kept of older runs, which cannot be undone")
     if run.mode == RECALCULATE:
         raise UsageError(
             f"run {run_id} had the platform recalculate goals, which cannot be undone",

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from d365sync.core.values import format_instant
-from d365sync.errors import D365SyncError, LeaseError, LeaseLostError
+from d365sync.errors import D365SyncError, Fault, LeaseError, LeaseLostError, MirrorError
 from d365sync.journal.lease import Lease
 from d365sync.journal.store import Journal
+from d365sync.sync.mending import mend
 
 if TYPE_CHECKING:
     from d365sync.mirror.store import Mirror
@@ -69,7 +70,7 @@ def take(journal: Journal, mirror: Mirror, holder: str, now: dt.datetime, ttl: d
     A holder of this machine that has ended is not waited for. A mirror that has seen a greater epoch than the journal
     (which was put back from a backup, then) raises the journal's.
     """
-    above = mirror.epoch()
+    above = _known_epoch(mirror)
     lease = journal.acquire_lease(holder, now, ttl, above=above)
     if lease is None:
         found = journal.lease()
@@ -80,7 +81,12 @@ def take(journal: Journal, mirror: Mirror, holder: str, now: dt.datetime, ttl: d
             return None
         log.warning("lease.taken-over", holder=found.holder, reason="its process has ended")
     journal.fence(lease)
-    mirror.fence(lease.epoch)
+    try:
+        mirror.fence(lease.epoch)
+    except MirrorError as error:
+        if not mend(mirror, error, now):
+            raise
+        mirror.fence(lease.epoch)
     return lease
 
 
@@ -130,6 +136,16 @@ def _keep_renewing(journal: Journal, lease: Lease, clock: Clock, ttl: dt.timedel
             return
         except D365SyncError as error:
             log.warning("lease.not-renewed", reason=str(error))
+
+
+def _known_epoch(mirror: Mirror) -> int:
+    """Return the epoch that a mirror has; 0 if it is too damaged to tell, and will be made again."""
+    try:
+        return mirror.epoch()
+    except MirrorError as error:
+        if error.fault is not Fault.DAMAGED:
+            raise
+        return 0
 
 
 def _machine() -> str:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from d365sync.cli.commands import cli
 from d365sync.cli.main import main
+from d365sync.core.goals.backfill import Batch, Window
 from d365sync.errors import LeaseError, LeaseLostError
 from d365sync.journal.store import Ending, Intent, Journal, WriteOutcome
 from d365sync.mirror.bookmarks import Position
@@ -24,6 +25,7 @@ from tests.integration.test_mirror import DEALS, deal
 
 NOW = dt.datetime(2026, 11, 20, 9, tzinfo=dt.UTC)
 TTL = dt.timedelta(minutes=1)
+WINDOW = Window(dt.date(2026, 1, 1), dt.date(2026, 12, 31))
 
 
 def at(seconds: int) -> dt.datetime:
@@ -97,6 +99,12 @@ JOURNAL_WRITES: dict[str, Callable[[Journal, str], object]] = {
     "finish_run": lambda journal, run: journal.finish_run(run, "ok", {}, "", NOW),
     "intend": lambda journal, run: journal.intend(run, [Intent("g", "Goal", 'W/"1"', {}, {})], NOW),
     "done": lambda journal, _run: journal.done([Ending(1, WriteOutcome.DONE)], NOW),
+    "begin_backfill": lambda journal, run: journal.begin_backfill(run, WINDOW, "override", None),
+    "add_batches": lambda journal, run: journal.add_batches(run, [Batch(1, "2026", ("g",))]),
+    "resume_run": lambda journal, run: journal.resume_run(run),
+    "batch_done": lambda journal, run: journal.batch_done(run, 1, NOW),
+    "load": lambda journal, _run: journal.load(Path("nowhere.db")),
+    "prune": lambda journal, _run: journal.prune(at(1), NOW),
 }
 
 
@@ -122,7 +130,8 @@ def test_an_instance_that_was_paused_past_its_lease_stores_nothing_more(journals
 
 def test_every_method_of_the_journal_that_writes_is_among_those_tried() -> None:
     """One that opens a writing transaction and is not listed above would be one nobody saw refused."""
-    source = Path("d365sync/journal/store.py").read_text(encoding="utf-8").split("    def ")[1:]
+    files = [Path(f"d365sync/journal/{name}.py").read_text(encoding="utf-8") for name in ("store", "backfills")]
+    source = [part for file in files for part in file.split("    def ")[1:]]
     writing = {part.partition("(")[0] for part in source if "_transaction(writes=True)" in part}
     assert writing - {"__init__"} == JOURNAL_WRITES.keys()
 
@@ -140,6 +149,7 @@ MIRROR_WRITES: dict[str, Callable[[Mirror], object]] = {
     "fill": lambda mirror: mirror.fill(DEALS, Position(NOW)),
     "put": lambda mirror: mirror.put(DEALS, [DEALS.rows.stored(deal(2, "9"))]),
     "remove_missing": lambda mirror: mirror.remove_missing(DEALS, [], Position(NOW)),
+    "verify": lambda mirror: mirror.verify(NOW),
     "note_unreadable": lambda mirror: mirror.note_unreadable(DEALS.name, "closed", "open it"),
     "settle": lambda mirror: mirror.settle([]),
     "visible": lambda mirror: mirror.visible().__enter__(),

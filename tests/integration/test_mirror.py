@@ -349,10 +349,10 @@ def test_a_count_has_no_sum(mirror: Mirror) -> None:
     assert group.value is None
 
 
-def test_a_damaged_mirror_says_delete_it(tmp_path: object) -> None:
+def test_a_damaged_mirror_says_what_becomes_of_it(tmp_path: object) -> None:
     path = f"{tmp_path}/broken.db"
     with open(path, "wb") as file:  # noqa: PTH123
         file.write(b"this is no database" * 100)
     with pytest.raises(MirrorError) as caught:
         Mirror.open(f"sqlite:///{path}")
-    assert "delete it" in caught.value.hint
+    assert "the next sync puts it aside" in caught.value.hint

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from d365sync.journal.latest import AT_ONCE, asked, latest, left_open
 from d365sync.journal.store import Ending, Intent, Journal, WriteOutcome
 
 NOW = dt.datetime(2026, 11, 20, 9, 0, tzinfo=dt.UTC)
+FORMAT_1 = Path(__file__).parents[2] / "fixtures" / "journal" / "format-1-sqlite.sql"
 
 
 def test_the_id_of_a_run_is_its_instant_and_enough_chance_for_a_clock_that_stands(tmp_path: Path) -> None:
@@ -97,13 +100,10 @@ def test_an_attempt_counts_whatever_came_of_it(journal: Journal) -> None:
 
 def test_the_latest_writes_are_found_by_index_in_a_journal_of_an_earlier_version_too(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'journal.db'}"
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as earlier:
+        earlier.executescript(FORMAT_1.read_text(encoding="utf-8"))
     Journal.open(url).close()
     engine = create_engine(url)
-    with engine.begin() as connection:
-        for name in ("goal_write_latest", "goal_write_latest_by_outcome"):
-            connection.execute(text(f"DROP INDEX {name}"))
-        connection.execute(text("CREATE INDEX ix_goal_write_goal_id ON goal_write (goal_id)"))
-    Journal.open(url).close()
     done, intended = WriteOutcome.DONE.value, WriteOutcome.INTENDED.value
     statements = [
         latest(["a", "b"], OVERRIDE, done),
