@@ -56,7 +56,7 @@ class DaemonSection(RuleSection):
     time_zone: OptionalZoneName = ""
     jitter: Duration = 0
     at_once: Annotated[int, Field(ge=1, le=64)] = 4
-    stop_within: Annotated[Duration, Field(ge=1)] = 20
+    stop_within: Annotated[Duration, Field(ge=1)] = 8
     ping: Annotated[str, AfterValidator(_address)] = ""
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8365"
     queue: str = ""

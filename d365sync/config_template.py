@@ -233,7 +233,7 @@ time_zone = ""
 jitter = "0s"
 # Environments whose cycles run at the same time, and how long a stop waits for their current pages.
 at_once = 4
-stop_within = "20s"
+stop_within = "8s"
 # A dead-man switch in the manner of healthchecks.io: told of the begin (/start), the end and the failure (/fail) of
 # each cycle, it raises the alarm when it hears nothing. {{environment}} stands for the environment's name.
 ping = ""

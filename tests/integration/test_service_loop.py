@@ -343,7 +343,7 @@ def test_systemd_hears_how_it_fares(tmp_path: Path, east: dict[str, Emulator]) -
         assert first.startswith("RELOADING=1\nMONOTONIC_USEC=")
         assert last.startswith("READY=1\n")
         service.loop.stop()
-        assert heard() == ["STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=25000000"]
+        assert heard() == ["STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=13000000"]
 
 
 def test_the_watchdog_starves_while_a_cycle_makes_no_progress(tmp_path: Path, east: dict[str, Emulator]) -> None:
