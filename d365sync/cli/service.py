@@ -158,15 +158,19 @@ def status(settings: Settings, /, *, as_json: bool, **options: Any) -> int:
         print_json(document)
     else:
         for file, fate in files.items():
-            click.echo(
-                f"{file}: {'not installed' if fate == 'new' else 'as installed' if fate == 'unchanged' else fate}"
-            )
+            click.echo(f"{file}: {INSTALLED.get(fate, fate)}")
         for key, value in (manager or {}).items():
             click.echo(f"{key}: {value}")
         click.echo(f"health: {answer.text}" if answer else "health: daemon.listen is not known")
     return 0 if document["alive"] else 1
 
 
+INSTALLED = {
+    "new": "not installed",
+    "unchanged": "installed",
+    "replaced": "installed with other options, or by another version",
+}
+"""What the state of a file means to who only looks."""
 DEFAULTS: Mapping[str, Any] = {
     "program": None, "user": "", "dynamic_user": False, "credentials": (), "encrypted": False,
     "account": r"NT AUTHORITY\LocalService",

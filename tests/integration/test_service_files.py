@@ -53,6 +53,8 @@ def test_install_writes_the_unit_with_what_the_configuration_names(
     assert "LoadCredential=client_secret:/etc/d365sync/credentials/client_secret" in text
     code, out, _ = said(config, *arguments, "--json", capsys=capsys)
     assert json.loads(out)["files"][str(unit)] == "unchanged"
+    _, out, _ = said(config, "service", "status", "--linux", "--root", str(tmp_path), capsys=capsys)
+    assert f"{unit}: installed with other options" in out
     code, out, _ = said(config, "service", "uninstall", "--linux", "--root", str(tmp_path), capsys=capsys)
     assert (code, unit.exists()) == (0, False)
     assert "next: systemctl daemon-reload" in out
