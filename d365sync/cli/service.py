@@ -79,7 +79,7 @@ def install(settings: Settings, /, **options: Any) -> int:
     d365sync --config /etc/d365sync/d365sync.toml service install --credential client_secret=/root/crm-secret
     """
     from d365sync.errors import ConfigError
-    from d365sync.service.install import faults_of, next_steps, write
+    from d365sync.service.install import doubts_of, faults_of, next_steps, write
 
     windows = options["windows"]
     path, configs, unread = _configuration(settings)
@@ -98,7 +98,9 @@ def install(settings: Settings, /, **options: Any) -> int:
     if not options["dry_run"]:
         write(files, force=options["force"])
     steps = next_steps(instance, windows=windows, files=files)
-    _tell(files, [*unread, *faults], steps, as_json=options["as_json"], done=not options["dry_run"])
+    _tell(
+        files, [*unread, *faults, *doubts_of(configs)], steps, as_json=options["as_json"], done=not options["dry_run"]
+    )
     return 0
 
 

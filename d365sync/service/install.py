@@ -149,6 +149,16 @@ def faults_of(instance: Instance, configs: Mapping[str, Config]) -> Iterator[str
             yield f'{where}auth = "device_code" needs a person; use a certificate, a secret or a managed identity'
 
 
+def doubts_of(configs: Mapping[str, Config]) -> Iterator[str]:
+    """Yield what may keep the service from working: secrets of an environment that it does not have by itself."""
+    for name, config in configs.items():
+        where = f"environments.{name}: " if len(configs) > 1 else ""
+        for key, reference in config.secret_references().items():
+            if reference.startswith("env:"):
+                variable = reference.partition(":")[2]
+                yield f"{where}{key} is in the variable {variable}, which a service has only if its unit sets it"
+
+
 def next_steps(instance: Instance, *, windows: bool, files: Sequence[Planned]) -> tuple[str, ...]:
     """Return the commands to give next, in order; a line that begins with # is a remark."""
     if windows:

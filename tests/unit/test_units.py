@@ -14,7 +14,7 @@ from defusedxml import ElementTree
 
 from d365sync.config import Config, parse
 from d365sync.errors import UsageError
-from d365sync.service.install import Fate, faults_of, files_of, next_steps, remove, write
+from d365sync.service.install import Fate, doubts_of, faults_of, files_of, next_steps, remove, write
 from d365sync.service.units import SHIPPED, Instance, is_untouched, sysusers_of, unit_of, winsw_of
 
 ROOT = Path(__file__).parents[2]
@@ -158,6 +158,12 @@ def test_databases_where_the_unit_may_not_write_are_a_fault_with_what_to_write()
     good = {"mirror": "sqlite:////var/lib/d365sync/mirror.db", "journal": "postgresql+psycopg://d365sync@db/journal"}
     assert list(faults_of(Instance(), config(storage=good))) == []
     assert "hides" in next(iter(faults_of(Instance(program="/home/me/d365sync"), config(storage=good))))
+
+
+def test_a_secret_in_a_variable_is_doubted() -> None:
+    assert list(doubts_of(config())) == []
+    (doubt,) = doubts_of(config(health={"token": "env:METRICS"}))
+    assert doubt.startswith("health.token is in the variable METRICS")
 
 
 def test_the_next_steps_are_commands_in_order(tmp_path: Path) -> None:
