@@ -250,6 +250,17 @@ def ca_bundle_of(config: Config) -> str | None:
     return str(path)
 
 
+def secret_of(config: Config, reference: str, environ: Mapping[str, str]) -> str:
+    """Return the secret behind a reference of a configuration, and keep it out of logs from now on.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    secret = resolve_secret(reference, environ, config.folder)
+    logs.hide(secret)
+    return secret
+
+
 def certificate_of(config: Config, environ: Mapping[str, str]) -> Certificate:
     """Read the certificate to sign in with.
 

@@ -59,7 +59,31 @@ class Settings:
         level = logging.DEBUG if self.debug else logging.INFO if self.verbose or service else logging.WARNING
         only = logs.OF_THE_SERVICE if service and not (self.verbose or self.debug) else ()
         logs.configure(level=level, tty=sys.stderr.isatty() and not as_json, only=only)
-        return load_all(find_file(self.config_path, self.environ, self.folder), self.environ)
+        configs = load_all(find_file(self.config_path, self.environ, self.folder), self.environ)
+        if service:
+            self._log_as(next(iter(configs.values())), as_json=as_json)
+        return configs
+
+    def _log_as(self, config: Config, *, as_json: bool) -> None:
+        """Log as the section [logging] says, for the service; --verbose, --debug and ``as_json`` go before it.
+
+        Raises:
+            ConfigError: the log cannot be written.
+        """
+        import logging
+
+        from d365sync import logs
+        from d365sync.config_seeing import LEVELS
+
+        section = config.logging
+        level = logging.DEBUG if self.debug else logging.INFO if self.verbose else LEVELS[section.level]
+        in_short = level == logging.INFO and not self.verbose
+        file = None
+        if section.file:
+            file = logs.LogFile(config.resolve(section.file), section.size_mb * 1_000_000, section.backups)
+        people = section.format == "human" or (section.format == "auto" and file is None and sys.stderr.isatty())
+        people = people and not as_json
+        logs.configure(level=level, tty=people, file=file, only=logs.OF_THE_SERVICE if in_short else ())
 
     @property
     def clock(self) -> Callable[[], dt.datetime]:

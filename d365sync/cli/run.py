@@ -48,12 +48,15 @@ def run(settings: Settings, *, as_json: bool) -> int:
     from d365sync.service.loop import Loop
     from d365sync.service.signals import Signals
     from d365sync.service.state import ServiceState
+    from d365sync.service.telemetry import telling
 
     configs = _configs(settings, settings.load_all(service=True, as_json=as_json))
     state = ServiceState(cycle_patience_s=_patience_s(configs))
-    daemon = next(iter(configs.values())).daemon
-    loop = Loop(configs, _world(settings, state), _outside(settings, state, daemon), Signals())
-    if not loop.run():
+    first = next(iter(configs.values()))
+    loop = Loop(configs, _world(settings, state), _outside(settings, state, first.daemon), Signals())
+    with telling(first.telemetry, settings.environ, first.folder):
+        whole = loop.run()
+    if not whole:
         sys.stderr.flush()
         os._exit(0)  # a cycle hangs in a thread: only the end of the process ends it
     return 0
@@ -86,7 +89,7 @@ def _world(settings: Settings, state: ServiceState) -> World:
 
 
 def _outside(settings: Settings, state: ServiceState, daemon: DaemonSection) -> Outside:
-    from d365sync.app import make_client
+    from d365sync.app import make_client, secret_of
     from d365sync.config import find_file
     from d365sync.service.environments import load_all
     from d365sync.service.health import serve
@@ -95,8 +98,10 @@ def _outside(settings: Settings, state: ServiceState, daemon: DaemonSection) -> 
 
     path = find_file(settings.config_path, settings.environ, settings.folder)
 
-    def served(daemon: DaemonSection) -> Server:
-        return serve(daemon.listen, state)
+    def served(config: Config) -> Server:
+        health = config.health
+        token = secret_of(config, health.token, settings.environ) if health.token else ""
+        return serve(config.daemon.listen, state, clock=settings.clock, hosts=health.hosts, token=token)
 
     return Outside(
         load=lambda: _configs(settings, load_all(path, settings.environ)),

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from werkzeug.exceptions import HTTPException
@@ -34,6 +35,8 @@ from werkzeug.wrappers import Request, Response
 from d365sync.errors import ConfigError
 from d365sync.service.metrics import registry_of
 from d365sync.service.state import EnvironmentState, ServiceState
+
+log = structlog.get_logger(__name__)
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 MISDIRECTED = 421
@@ -206,6 +209,7 @@ def serve(
         raise ConfigError(
             f"nobody can listen on {listen}: {why}", hint="set daemon.listen to another port, or stop who uses it"
         ) from None
+    log.info("service.listening", host=address.host, port=server.server_port)
     return Server(server, Address(address.host, server.server_port))
 
 

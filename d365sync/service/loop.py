@@ -21,7 +21,6 @@ from typing import Protocol
 import structlog
 
 from d365sync.config import Config
-from d365sync.config_daemon import DaemonSection
 from d365sync.core.counts import counted
 from d365sync.core.schedule import back_off, in_words
 from d365sync.core.values import format_instant
@@ -100,13 +99,13 @@ class Entry:
 class Outside:
     """What the loop works with. ``load`` reads the configuration again; ``check`` raises if one cannot be used.
 
-    ``serve`` answers health checks as the section says. ``spawn`` does work beside the loop. ``sharing``, if there is
-    one, decides which machine runs what.
+    ``serve`` answers health checks as the configuration says. ``spawn`` does work beside the loop. ``sharing``, if
+    there is one, decides which machine runs what.
     """
 
     load: Callable[[], Mapping[str, Config]]
     check: Callable[[Config], object] = field(default=lambda _config: None)
-    serve: Callable[[DaemonSection], Server] | None = None
+    serve: Callable[[Config], Server] | None = None
     spawn: Callable[[Callable[[], None], str], Running] = in_thread
     notifier: Notifier = field(default_factory=Notifier)
     sharing: Sharing | None = None
@@ -119,7 +118,7 @@ class Loop:
         self._world = world
         self._outside = outside
         self._signals = signals
-        self._common = next(iter(configs.values())).daemon
+        self._whole = next(iter(configs.values()))
         self._server: Server | None = None
         self._serve_at: float | None = None
         self._told_at = 0.0
@@ -216,7 +215,7 @@ class Loop:
             for entry in waiting:
                 self._offer(entry, self._outside.sharing, now)
             return
-        for entry in waiting[: max(0, self._common.at_once - self._busy())]:
+        for entry in waiting[: max(0, self._whole.daemon.at_once - self._busy())]:
             self._begin(entry)
 
     def _begin(self, entry: Entry) -> None:
@@ -296,7 +295,7 @@ class Loop:
             faults = list(self._unusable(configs).values())
             if faults:
                 raise ConfigError("; ".join(faults), problems=faults)
-            self._serve(next(iter(configs.values())).daemon)
+            self._serve(next(iter(configs.values())))
         except D365SyncError as error:
             for problem in getattr(error, "problems", ()) or [str(error)]:
                 log.error("configuration.refused", fault=problem)
@@ -309,7 +308,7 @@ class Loop:
     def _take_over(self, configs: Mapping[str, Config]) -> None:
         """Work by other configurations: running cycles end by the old one, those of removed environments at once."""
         now = self._world.clock()
-        self._common = next(iter(configs.values())).daemon
+        self._whole = next(iter(configs.values()))
         for name in self._entries.keys() - configs.keys():
             entry = self._entries.pop(name)
             entry.worker.end()
@@ -344,7 +343,7 @@ class Loop:
     def _try_to_serve(self) -> None:
         """Answer health checks if the address is free, such as not that of an instance that works here already."""
         try:
-            self._serve(self._common)
+            self._serve(self._whole)
         except ConfigError as error:
             if self._serve_at is None:
                 log.warning("service.unseen", reason=str(error), mend=error.hint)
@@ -352,18 +351,20 @@ class Loop:
         else:
             self._serve_at = None
 
-    def _serve(self, daemon: DaemonSection) -> None:
-        """Answer health checks as a section says; what answered before ends, first only if it is at the same address.
+    def _serve(self, config: Config) -> None:
+        """Answer health checks as a configuration says; what answered before ends, first only if at the same address.
 
         Raises:
             ConfigError: the address cannot be used; what answered elsewhere before goes on.
         """
-        if self._outside.serve is None or (self._server is not None and daemon == self._common):
+        before, listen = self._whole, config.daemon.listen
+        same = (config.daemon, config.health) == (before.daemon, before.health)
+        if self._outside.serve is None or (self._server is not None and same):
             return
-        if self._server is not None and daemon.listen == self._common.listen:
+        if self._server is not None and listen == before.daemon.listen:
             self._server.close()
             self._server = None
-        server = self._outside.serve(daemon) if daemon.listen else None
+        server = self._outside.serve(config) if listen else None
         if self._server is not None:
             self._server.close()
         self._server = server
@@ -372,7 +373,7 @@ class Loop:
 
     def stop(self) -> bool:
         """End every cycle after its current page, give leases back, close; False if a cycle had to be left behind."""
-        within_s = self._common.stop_within
+        within_s = self._whole.daemon.stop_within
         self._outside.notifier.stopping(within_s + CLOSING_S)
         log.info("service.stopping")
         entries = [*self._entries.values(), *self._leaving]

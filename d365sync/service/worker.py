@@ -12,7 +12,7 @@ import datetime as dt
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from d365sync.core.counts import counted
 from d365sync.core.problems import Severity
 from d365sync.core.schedule import NOTHING, Schedule
 from d365sync.dataverse.gate import check_stopped, interruptible
+from d365sync.dataverse.usage import Traffic
 from d365sync.errors import D365SyncError, GuardError, LeaseLostError, RetryableError
 from d365sync.service.ping import Pinger, nobody
 from d365sync.service.state import SUCCESSES, ServiceState
@@ -77,6 +78,7 @@ class Worker:
         self._world = world
         self._ended, self._lost, self._break = threading.Event(), threading.Event(), threading.Event()
         self._app: App | None = None
+        self._before: Traffic | None = None
         self._stale = False
         self._begun = False
         self._kind = self._rid = ""
@@ -136,6 +138,7 @@ class Worker:
     # -- a turn ----------------------------------------------------------------------------------------------------
 
     def _turn(self, began: float) -> Turn:
+        self._before = None
         if self._stale:
             self._let_go()
             self._stale, self._tenure = False, self._new_tenure()
@@ -178,9 +181,20 @@ class Worker:
         self._monitor().start(self._rid)
         log.debug("cycle.begun")
         self._world.state.update(self.name, running=True, last_started_at=self._world.clock())
+        self._before = app.line.client.usage.since()
         result = app.sync(command="run", write=app.config.writeback.mode != "plan")
         self._monitor().success(self._rid)
         return self._done(result, began)
+
+    def _cost(self) -> Mapping[str, int]:
+        """Return what the cycle that is ending has cost so far; nothing where none began."""
+        app, before = self._app, self._before
+        return app.line.client.usage.since(before).counts if app is not None and before is not None else {}
+
+    def _expiry(self) -> dict[str, Any]:
+        """Return when what signs in ends."""
+        app = self._app
+        return {"token_expires_at": app.token_expires_at, "sign_in_until": app.sign_in_until} if app is not None else {}
 
     def _let_go(self) -> None:
         """Close what is open, so that the next turn builds it again, with the secrets that count then."""
@@ -247,7 +261,8 @@ class Worker:
         pulled = {pull.name: now for pull in result.pulls if not pull.reason}
         duration_s = self._world.timer() - began
         counts = dict(result.counts)
-        state.ended(self.name, outcome, now, counts=counts, duration_s=duration_s, tables={**before.tables, **pulled})
+        tables = {**before.tables, **pulled}
+        state.ended(self.name, outcome, now, counts=counts, duration_s=duration_s, tables=tables, **self._expiry())
         self._kind = ""
         if before.failures:
             log.info("environment.recovered", failures=before.failures, since=before.last_success_at)
@@ -266,7 +281,13 @@ class Worker:
         kind = f"{type(error).__name__} {getattr(error, 'status', '')} {getattr(error, 'code', '')}"
         message = str(error) if known else f"unexpected {type(error).__name__}: {error}"
         state = self._world.state.ended(
-            self.name, outcome, self._world.clock(), error=error, duration_s=self._world.timer() - began
+            self.name,
+            outcome,
+            self._world.clock(),
+            counts=self._cost(),
+            error=error,
+            duration_s=self._world.timer() - began,
+            **self._expiry(),
         )
         if kind != self._kind:
             hint = {"mend": error.hint} if isinstance(error, D365SyncError) and error.hint else {}

@@ -114,7 +114,7 @@ def test_it_cycles_tells_systemd_reloads_and_ends_when_asked(admin: Admin, tmp_p
             pass
     assert sum(message.startswith("RELOADING=1\nMONOTONIC_USEC=") for message in messages) == 2
     assert messages[-1].startswith("STOPPING=1\n")
-    assert admin.run("status", "--json").document["runs"][0]["outcome"] == "ok"
+    assert "ok" in [run["outcome"] for run in admin.run("status", "--json").document["runs"]]
 
 
 def test_a_stop_does_not_wait_for_a_server_that_takes_its_time(tmp_path: Path) -> None:
