@@ -79,7 +79,7 @@ def configure(*, level: int, tty: bool, file: LogFile | None = None, only: tuple
         else lambda *_arguments: _FileLogger(handler),
         cache_logger_on_first_use=False,
     )
-    handler.setFormatter(_Formatter(processors=[_Formatter.remove_processors_meta, *processors(tty=tty)]))
+    handler.setFormatter(LineFormatter(processors=[LineFormatter.remove_processors_meta, *processors(tty=tty)]))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
@@ -134,10 +134,11 @@ def _opened(file: LogFile) -> logging.Handler:
         ) from None
 
 
-class _Formatter(structlog.stdlib.ProcessorFormatter):
+class LineFormatter(structlog.stdlib.ProcessorFormatter):
     """Makes lines of what others log; our own are lines already."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
         line: str | None = record.__dict__.get(LINE)
         return super().format(record) if line is None else line
 

@@ -6,6 +6,7 @@ programs. Without either the tests that need it are skipped, or fail if D365SYNC
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -15,8 +16,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import structlog
 from sqlalchemy import create_engine
 
+from d365sync import logs
 from tests import canary
 
 canary.listen()
@@ -27,6 +30,20 @@ def _no_secret_is_left_behind() -> Iterator[None]:
     """Fail a test whose d365sync left a secret or token in a file or in the log."""
     yield
     assert canary.harvest() == []
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undo what a command sets up for its process: its log's stream is closed when its test ends."""
+    configured = structlog.get_config() if structlog.is_configured() else None
+    yield
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one.formatter, logs.LineFormatter)]:
+        root.removeHandler(handler)
+        handler.close()
+    structlog.reset_defaults()
+    if configured is not None:
+        structlog.configure(**configured)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import logging
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,19 +49,6 @@ def test_a_cycle_shows_in_metrics_and_makes_the_service_ready(admin: Admin) -> N
     assert done["run"]
 
 
-@pytest.fixture
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level, configured = root.handlers[:], root.level, structlog.get_config()
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**configured)
-
-
-@pytest.mark.usefixtures("_logging_as_before")
 @pytest.mark.parametrize(("level", "flags", "told"), [
     ("info", {}, ["service.ready", "goal.refused"]),
     ("debug", {}, ["service.ready", "goal.written", "request.done", "goal.refused"]),

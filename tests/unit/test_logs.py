@@ -64,23 +64,10 @@ def test_a_crash_shows_none(arguments: list[str], capsys: pytest.CaptureFixture[
     assert ("Traceback" in shown.err) == ("--debug" in arguments)
 
 
-@pytest.fixture
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level, configured = root.handlers[:], root.level, structlog.get_config()
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        handler.close()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**configured)
-
-
 def lines_of(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.usefixtures("_logging_as_before")
 def test_a_log_file_holds_one_document_a_line_of_ours_and_of_others_and_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "d365sync.log"
     logs.configure(level=logging.INFO, tty=False, file=logs.LogFile(path))
@@ -95,7 +82,6 @@ def test_a_log_file_holds_one_document_a_line_of_ours_and_of_others_and_no_secre
     assert_hidden(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.usefixtures("_logging_as_before")
 def test_a_log_file_is_its_users_alone_and_begins_anew_when_it_is_full(tmp_path: Path) -> None:
     path = tmp_path / "d365sync.log"
     logs.configure(level=logging.INFO, tty=False, file=logs.LogFile(path, most_bytes=400, backups=2))
@@ -126,7 +112,6 @@ def test_what_a_run_is_goes_along_into_the_threads_that_read() -> None:
     assert told[0]["thread"] is not threading.current_thread()
 
 
-@pytest.mark.usefixtures("_logging_as_before")
 def test_a_service_logs_what_becomes_of_it_and_every_warning_and_not_each_table(tmp_path: Path) -> None:
     path = tmp_path / "d365sync.log"
     logs.configure(level=logging.INFO, tty=False, file=logs.LogFile(path), only=logs.OF_THE_SERVICE)
