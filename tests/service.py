@@ -14,6 +14,7 @@ import requests
 
 from d365sync import app
 from d365sync.config import Config
+from d365sync.dataverse.gate import Timer
 from d365sync.emulator import Emulator
 from d365sync.service.environments import parse_all
 from d365sync.service.loop import Loop, Outside, Running, Sharing
@@ -140,6 +141,7 @@ class Service:
         document: dict[str, Any] | None = None,
         sharing: Sharing | None = None,
         serve: Callable[[Any], Any] | None = None,
+        timer: Callable[[], Timer] = VirtualTimer,
         **daemon: Any,
     ) -> None:
         self.folder = folder
@@ -148,6 +150,7 @@ class Service:
         self.pings = Pings()
         self.emulators = dict(emulators)
         self._sessions = sessions or {}
+        self._timer = timer
         self.document = document or described(self.emulators, folder, **daemon)
         self.state = ServiceState(timer=self.time.monotonic)
         world = World(
@@ -206,7 +209,7 @@ class Service:
             environ={},
             session=session,
             line_options=options,
-            timer=VirtualTimer(),
+            timer=self._timer(),
         )
 
 

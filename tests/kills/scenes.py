@@ -10,6 +10,7 @@ from typing import Any
 
 from d365sync.app import App
 from d365sync.core.goals.backfill import Window
+from d365sync.core.values import Value
 from d365sync.emulator import Emulator
 from d365sync.journal.store import Journal
 from d365sync.mirror import bookmarks
@@ -60,7 +61,8 @@ def nothing(_emulator: Emulator) -> None:
 
 def typed_over(emulator: Emulator) -> None:
     """Let a person type a number over one goal, and change what another counts."""
-    emulator.store.change("goal", BOB, {"actualmoney": Decimal("77.7000"), "isoverride": True, "isoverridden": True})
+    typed: dict[str, Value] = {"actualmoney": Decimal("77.7000"), "isoverride": True, "isoverridden": True}
+    emulator.store.change("goal", BOB, typed)
     worth(emulator, min(emulator.store.rows(DEAL)), Decimal("4321.0000"))
 
 
@@ -111,7 +113,7 @@ def writes_not_noted_before() -> None:
 
 def typed_over_an_old_goal(emulator: Emulator) -> None:
     """Let a person type a number over a goal of last year."""
-    typed = {"actualmoney": Decimal("77.7000"), "isoverride": True, "isoverridden": True}
+    typed: dict[str, Value] = {"actualmoney": Decimal("77.7000"), "isoverride": True, "isoverridden": True}
     emulator.store.change("goal", made_id("goal", "Bob 2"), typed)
 
 
