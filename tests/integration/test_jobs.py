@@ -17,7 +17,7 @@ from d365sync.service.jobs import QUEUE, TASK, Jobs, Patience, conninfo
 
 pytestmark = pytest.mark.postgresql
 AT = dt.datetime(2026, 11, 20, 9, tzinfo=dt.UTC)
-QUICK = Patience(heartbeat_s=0.2, lost_s=0.6, poll_s=0.1)
+QUICK = Patience(heartbeat_s=0.2, lost_s=20, poll_s=0.1)
 PATIENCE_S = 20
 
 

@@ -17,7 +17,7 @@ from tests.integration.test_jobs import eventually
 from tests.integration.test_line import load
 from tests.service import Service, Time, logged
 
-QUICK = Patience(heartbeat_s=0.5, lost_s=5, poll_s=0.1)
+QUICK = Patience(heartbeat_s=0.5, lost_s=20, poll_s=0.1)
 NAMES = ("east", "north", "west")
 FIVE = 300
 
