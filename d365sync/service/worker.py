@@ -41,6 +41,7 @@ RUNS_LOOKED_AT = 100
 """Runs of the journal in which the last cycle is looked for."""
 CYCLES = ("run", "sync")
 PROBLEMS_TOLD = 3
+SERVER_FAILS = 500
 FRESH_INTERVALS, SHORTEST_FRESH_S = 3, 900
 """How many intervals, and seconds at least, the last success may be old before an environment is not ready."""
 
@@ -278,7 +279,7 @@ class Worker:
     def _failed(self, error: Exception, began: float) -> Turn:
         outcome = REFUSED if isinstance(error, GuardError) else FAILED
         known = isinstance(error, D365SyncError)
-        kind = f"{type(error).__name__} {getattr(error, 'status', '')} {getattr(error, 'code', '')}"
+        kind = _kind(error)
         message = str(error) if known else f"unexpected {type(error).__name__}: {error}"
         state = self._world.state.ended(
             self.name,
@@ -311,3 +312,11 @@ class Worker:
             duration_s = self._world.timer() - began
             log.info("cycle.stopped", duration_s=round(duration_s, 1))
             self._world.state.ended(self.name, STOPPED, self._world.clock(), duration_s=duration_s)
+
+
+def _kind(error: Exception) -> str:
+    """Return what counts as the same failure: a remote that is gone is gone, whichever of its parts did not answer."""
+    status, code = getattr(error, "status", None), getattr(error, "code", "")
+    if isinstance(error, RetryableError) and (status is None or status >= SERVER_FAILS):
+        return "unreachable"
+    return f"{type(error).__name__} {status} {code}"

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pytest
 import requests
@@ -35,7 +36,7 @@ from tests.emulated import goal_values
 from tests.integration.test_line import load
 from tests.integration.test_pull import assert_mirrored
 from tests.properties.pushes import GOALS, Careless, Wild, World
-from tests.service import Service, Time, described
+from tests.service import Service, Time, described, logged
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -106,12 +107,14 @@ class Network(BaseAdapter):
     asked: int = 0
     pause: Any = None
     pauses: int = 0
+    heard: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         self.asked += 1
+        self.heard.append(unquote(str(request.url)))
         if not self.calm and self.pause is not None and self.dice.random() < 0.01:
             self.pauses += 1
             self.pause()
@@ -289,3 +292,31 @@ def test_the_judge_finds_writes_that_are_not_conditional() -> None:
 def live_many(seeds: Iterable[int]) -> None:
     for seed in seeds:
         lived(seed, HOURS, Careless)
+
+
+def test_a_network_that_is_dead_for_longer_than_delta_links_live_costs_a_full_reload_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    day = Day(3, tmp_path, lambda app: app)
+    day.wild.quiet = True
+    day.faulty._faults = ()
+    links: list[str] = []
+    with day.service(0) as service:
+        service.step()
+        before = goal_values(day.emulator)
+        day.networks[0].dead_until = float("inf")
+        for _ in range(8 * 24):
+            day.time.pass_by(3600)
+            service.step()
+        assert service.of().failures > 24
+        assert goal_values(day.emulator) == before
+        day.emulator.store.remove("opportunity", sorted(day.emulator.store.rows("opportunity"))[0])
+        day.networks[0].dead_until = 0
+        day.networks[0].heard = links
+        for _ in range(3):
+            day.time.pass_by(3600)
+            service.step()
+        assert service.of().failures == 0
+        assert any("opportunities?$select" in link and "deltatoken" not in link for link in links), "loaded in full"
+        day.judge([service])
+    assert len(logged("environment.failing")) == len(logged("environment.recovered")) == 1
