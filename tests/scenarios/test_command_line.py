@@ -14,6 +14,7 @@ import pytest
 from tests import canary
 from tests.golden.casebook import write_org
 from tests.scenarios.conftest import CASES, Admin, Done, initialise, run, served
+from tests.scenarios.processes import kept_installed, run_installed
 
 TRACEBACK = "Traceback"
 
@@ -26,6 +27,20 @@ def assert_one_sentence(done: Done, code: int, *words: str) -> None:
         assert word in done.err
     assert TRACEBACK not in done.err
     assert done.out == ""
+
+
+def test_every_command_starts_on_its_own(tmp_path: Path) -> None:
+    """Installed, as a shell runs it; what it says and writes is shown below."""
+    write_org(CASES["tree"], tmp_path / "org")
+    with served(tmp_path / "org", keep=kept_installed) as remote:
+        admin = initialise(tmp_path / "admin", remote, way=run_installed)
+        line = ("doctor", "plan", "sync", "goals list", "goals lint", "explain North", "status", "parity")
+        line += ("probe --yes", "completion bash", "--help", "--version")
+        for command in line:
+            done = admin.installed(*command.split())
+            assert (done.code, TRACEBACK in done.err) == (0, False), (command, done)
+        for command in ("apply gone.json", "undo 99"):
+            assert_one_sentence(admin.installed(*command.split()), 2, "mend: ")
 
 
 def test_the_line_from_init_to_explain(admin: Admin) -> None:
