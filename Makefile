@@ -11,6 +11,8 @@ AUDIT_BIN := $(VENV)/audit/bin
 WORKERS = $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 PYTEST_ARGS ?= -q -n $(WORKERS) --dist worksteal
 MAKEFLAGS += --no-print-directory
+# the tests start many processes: compile for all of them once
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check kills soak bench format lint types contracts docs lock clean

@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -65,7 +65,8 @@ class TableFacts:
     ``properties`` maps Web API property names to logical names; ``navigation`` maps a single-valued navigation
     property to its lookup column and the tables it may name; ``collections`` maps a collection-valued one to
     the other table and the lookup there; ``defaults`` are the values of columns a new row leaves out;
-    ``bulk`` says that the table has CreateMultiple and UpdateMultiple.
+    ``bulk`` says that the table has CreateMultiple and UpdateMultiple; ``answered`` keeps what was answered about its
+    columns, by what was asked: definitions are asked for again and again, and never change in place.
     """
 
     table: Table
@@ -79,6 +80,7 @@ class TableFacts:
     defaults: Mapping[str, Value]
     keys: tuple[AlternateKey, ...] = ()
     bulk: bool = False
+    answered: dict[Hashable, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def name(self) -> str:

@@ -18,7 +18,8 @@ import pytest
 from d365sync.journal.store import Journal
 from tests import canary
 from tests.golden.casebook import write_org
-from tests.scenarios.conftest import CASES, COMMAND, Admin, initialise, served
+from tests.scenarios.conftest import CASES, Admin, initialise, served
+from tests.scenarios.processes import COMMAND
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="it sends signals")
 PATIENCE_S = 30

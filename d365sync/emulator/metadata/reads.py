@@ -11,7 +11,7 @@ from typing import Any
 
 from werkzeug.wrappers import Response
 
-from d365sync.emulator.calls import Call, json_response
+from d365sync.emulator.calls import JSON, Call, json_response
 from d365sync.emulator.facts import TableFacts
 from d365sync.emulator.metadata.conditions import parse_conditions
 from d365sync.emulator.metadata.documents import (
@@ -25,6 +25,7 @@ from d365sync.emulator.metadata.documents import (
 )
 from d365sync.emulator.metadata.keys import key_document, key_documents, read_one_key
 from d365sync.emulator.refuse import NAMESPACE, Refusal, bad_uri, no_segment, not_implemented
+from d365sync.emulator.wire import encode_json
 
 _KEY = re.compile(r"(?:LogicalName=)?'([\w]+)'")
 _EXPANDED = re.compile(r"(\w+)(?:\(\$select=([\w,\s]*)\))?(?:,|$)")
@@ -33,6 +34,8 @@ _PLAIN = ("UniqueIdentifier", "String", "Memo", "Integer", "BigInt", "Decimal", 
 KINDS = frozenset(f"{name}AttributeMetadata" for name in (*_PLAIN, "Lookup", "EntityName", *_OPTIONED))
 RELATIONSHIPS = ("OneToManyRelationships", "ManyToOneRelationships", "ManyToManyRelationships")
 KNOWN = ("$select", "$filter", "$expand")
+_KEPT = 64
+"""How many different answers about a table's columns are kept."""
 
 
 def read_definitions(call: Call, key: str | None, rest: Sequence[tuple[str, str | None]]) -> Response:
@@ -156,6 +159,16 @@ def _related(document: Document, select: str | None) -> Document:
 
 
 def _read_columns(call: Call, facts: TableFacts, key: str | None, cast: str | None) -> Response:
+    asked = (call.root, key, cast, tuple(sorted(call.arguments.items())))
+    body = facts.answered.get(asked)
+    if body is None:
+        body = encode_json(_columns_read(call, facts, key, cast))
+        if len(facts.answered) < _KEPT:
+            facts.answered[asked] = body
+    return Response(body, content_type=JSON)
+
+
+def _columns_read(call: Call, facts: TableFacts, key: str | None, cast: str | None) -> Document:
     if cast is not None and not cast.startswith(NAMESPACE):
         raise no_segment(cast)
     kind = cast.removeprefix(NAMESPACE) if cast else None
@@ -166,12 +179,10 @@ def _read_columns(call: Call, facts: TableFacts, key: str | None, cast: str | No
         documents = list(filter(parse_conditions(call.arguments["$filter"]), documents))
     context = f"{call.root}$metadata#EntityDefinitions('{facts.name}')/Attributes{f'/{cast}' if cast else ''}"
     if key is None:
-        return json_response(
-            {"@odata.context": context, "value": [_column(call, facts, one, kind) for one in documents]}
-        )
+        return {"@odata.context": context, "value": [_column(call, facts, one, kind) for one in documents]}
     for one in documents:
         if key in (f"LogicalName='{one['LogicalName']}'", one["MetadataId"]):
-            return json_response({"@odata.context": f"{context}/$entity", **_column(call, facts, one, kind)})
+            return {"@odata.context": f"{context}/$entity", **_column(call, facts, one, kind)}
     raise Refusal(404, "0x80060888", f"Could not find an attribute with specified key: {key}.")
 
 
