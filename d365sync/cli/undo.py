@@ -70,7 +70,9 @@ def _read(path: Path) -> object:
     try:
         return decode_json(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"the plan {path} cannot be read: {error.strerror}") from None
+        raise UsageError(
+            f"the plan {path} cannot be read: {error.strerror}", hint="save one with `d365sync plan --output plan.json`"
+        ) from None
     except ProtocolError:
         raise UsageError(f"{path} is not JSON", hint="make it with `d365sync plan --output FILE`") from None
 
