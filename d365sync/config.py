@@ -207,7 +207,10 @@ class RollupSection(_Section):
 
 
 class Config(_Section):
-    """One frozen configuration. ``folder`` is where relative paths start; ``path`` the file, None without one."""
+    """One frozen configuration. ``folder`` is where relative paths start; ``path`` the file, None without one.
+
+    ``environment`` is its name where the file has several, else empty.
+    """
 
     dataverse: DataverseSection
     storage: StorageSection = StorageSection()
@@ -223,6 +226,11 @@ class Config(_Section):
     telemetry: TelemetrySection = TelemetrySection()
     folder: Path = Path()
     path: Path | None = None
+    environment: str = ""
+
+    def command(self, words: str) -> str:
+        """Return a command line for this environment: its name is said where the file has several."""
+        return f"d365sync --environment {self.environment} {words}" if self.environment else f"d365sync {words}"
 
     @property
     def reading(self) -> ReadingRules:
@@ -350,7 +358,7 @@ def local_date(now: dt.datetime, zone: ZoneInfo) -> dt.date:
 
 
 def _sections() -> list[str]:
-    return [name for name in Config.model_fields if name not in ("folder", "path")]
+    return [name for name in Config.model_fields if name not in ("folder", "path", "environment")]
 
 
 def merge_variables(document: dict[str, object], environ: Mapping[str, str]) -> list[str]:

@@ -18,6 +18,7 @@ from d365sync.sync.documents import document_of_plan, json_text
 
 if TYPE_CHECKING:
     from d365sync.cli.context import Settings
+    from d365sync.config import Config
     from d365sync.dataverse.usage import Traffic
     from d365sync.sync.cycle import CycleResult
 
@@ -61,7 +62,7 @@ def sync(
     if as_json:
         print_json(_document(result, mode=config.writeback.mode, write=write))
     else:
-        _print(result, mode=config.writeback.mode, write=write)
+        _print(result, config, write=write)
     return int(result.outcome)
 
 
@@ -81,7 +82,7 @@ def plan(settings: Settings, *, output: Path | None, as_json: bool) -> int:
     else:
         out = console()
         print_plan(result.plan, out, title="Plan")
-        _print_findings(result, write=False)
+        _print_findings(result, config, write=False)
         _print_problems(result)
     return int(result.outcome)
 
@@ -132,7 +133,8 @@ def _unwritten(result: CycleResult) -> list[Any]:
     return [*result.pushed.skips, *result.pushed.failures] if result.pushed else []
 
 
-def _print(result: CycleResult, *, mode: str, write: bool) -> None:
+def _print(result: CycleResult, config: Config, *, write: bool) -> None:
+    mode = config.writeback.mode
     out = console()
     counts = result.counts
     out.print(
@@ -159,7 +161,7 @@ def _print(result: CycleResult, *, mode: str, write: bool) -> None:
         out.print(f"left out: {reason}")
     for skip in _unwritten(result):
         out.print(f"{'open' if recalculated else 'not written'}: {skip.message}")
-    _print_findings(result, write=write)
+    _print_findings(result, config, write=write)
     _print_problems(result)
 
 
@@ -183,11 +185,11 @@ def _print_recomputed(result: CycleResult) -> None:
     out.print(f"recomputed {whose}{listed}" if computable else "no goal counts records")
 
 
-def _print_findings(result: CycleResult, *, write: bool) -> None:
+def _print_findings(result: CycleResult, config: Config, *, write: bool) -> None:
     for finding in result.findings:
         console().print(f"{'accepted' if write else 'a guard would stop this'}: {finding.message}")
     if result.findings and not write:
-        console().print(f"to write it all the same: d365sync sync --accept {len(result.plan.writes)}")
+        console().print(f"to write it all the same: {config.command(f'sync --accept {len(result.plan.writes)}')}")
 
 
 def _print_problems(result: CycleResult) -> None:

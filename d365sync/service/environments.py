@@ -98,7 +98,9 @@ def parse_all(
     problems += found or _collisions(configs)
     if problems:
         raise faulty(path, problems)
-    return configs
+    if len(configs) == 1:
+        return configs
+    return {name: config.model_copy(update={"environment": name}) for name, config in configs.items()}
 
 
 def _validated(

@@ -115,7 +115,7 @@ class Warden:
             + (f"; --accept-deletions {few} is less than {total}" if few is not None else "")
             + _saved(self.line.config, document, "what is gone"),
             hint="look whether the application user lost a privilege, or a job deleted records; if the rows are really "
-            f"gone, run `d365sync sync --accept-deletions {total}`",
+            f"gone, run `{self.line.config.command(f'sync --accept-deletions {total}')}`",
             document=document,
         )
 
@@ -127,7 +127,7 @@ class Warden:
             f"{_sentence(findings)}; nothing of the plan of {counted(number, 'goal')} was written"
             + (f"; --accept {few} is less than {number}" if few is not None else "")
             + _saved(self.line.config, document, "the plan"),
-            hint=f"look at the plan; to accept it, run `d365sync {self.again} --accept {number}`",
+            hint=f"look at the plan; to accept it, run `{self.line.config.command(f'{self.again} --accept {number}')}`",
             plan=plan,
             document=document,
         )

@@ -150,3 +150,10 @@ def test_a_command_works_on_the_environment_named_or_the_only_one(tmp_path: Path
     (tmp_path / "d365sync.toml").write_text('[dataverse]\nauth = "managed_identity"\nurl = "https://x.example"\n')
     assert load_one(tmp_path / "d365sync.toml", {}).dataverse.url == "https://x.example"
     assert list(load_all(tmp_path / "d365sync.toml", {})) == ["default"]
+
+
+def test_commands_to_type_name_the_environment_where_there_are_several() -> None:
+    assert read(TWO)["west"].command("sync --accept 3") == "d365sync --environment west sync --accept 3"
+    alone = {"dataverse": {**BASE, **EAST["dataverse"]}}
+    assert read(alone)["default"].command("sync") == "d365sync sync"
+    assert read({"dataverse": BASE, "environments": {"east": EAST}})["east"].command("sync") == "d365sync sync"
