@@ -30,6 +30,8 @@ REFUSED = {
     "places of rows are of one node": r"\bctid\b",
     "temporary tables": r"\bTEMP(ORARY)? TABLE\b",
     "recursion": r"\bWITH RECURSIVE\b",
+    "samples of tables": r"\bTABLESAMPLE\b",
+    "grouping sets": r"\b(GROUPING SETS|CUBE|ROLLUP)\s*\(",
     "locks of rows in tables that may be spread": r"\bFOR (NO KEY )?(UPDATE|SHARE)\b",
 }
 """Source: Citus, "SQL support and workarounds"; PostgreSQL, "Hot Standby"."""
