@@ -25,15 +25,15 @@ demo: $(BASE)  ## the main job on the demo organization, from nothing
 	@$(BIN)/python fixtures/demo.py
 
 test: $(DEV)  ## the tests
-	@$(BIN)/pytest $(PYTEST_ARGS) --ignore=tests/kills
+	@$(BIN)/pytest $(PYTEST_ARGS) --ignore=tests/kills --ignore=tests/bench
 
-check: $(BENCH)  ## what CI runs: format, lint, types, contracts, tests, a short kill loop
+check: $(BENCH)  ## what CI runs: format, lint, types, contracts, tests, a short kill loop, tiny benchmarks
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(MAKE) test
-	@$(BIN)/pytest $(PYTEST_ARGS) tests/kills
+	@$(BIN)/pytest $(PYTEST_ARGS) tests/kills tests/bench
 
 format: $(DEV)  ## put the code into shape
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format -q .
