@@ -43,7 +43,7 @@ QUESTIONS = {
 @click.option("--url", default="", help="Address of the organization.")
 @click.option("--tenant-id", default="", help="Microsoft Entra tenant id.")
 @click.option("--client-id", default="", help="Application id of the app registration.")
-@click.option("--auth", default="", help="client_secret or certificate.")
+@click.option("--auth", default="", help="client_secret (the default), certificate, managed_identity or device_code.")
 @click.option("--client-secret", default="", help="env:NAME or file:PATH (never the secret itself).")
 @click.option("--certificate", default="", help="PEM or PFX file.")
 @click.option("--authority", default="", help="Sign-in authority, for the emulator or AD FS.")

@@ -37,9 +37,7 @@ def ask(address: Address, path: str, *, token: str = "") -> Answer:
         return Answer(answer.status, answer.read(65_536).decode("utf-8", "replace").strip())
     except (OSError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return Answer(
-            None,
-            f"no answer from {where.host}:{where.port}: {why} (is `d365sync run` running, and is daemon.listen this address?)",
-        )
+        doubt = "is `d365sync run` running, and is daemon.listen this address?"
+        return Answer(None, f"no answer from {where.host}:{where.port}: {why} ({doubt})")
     finally:
         connection.close()
