@@ -18,8 +18,10 @@ IO: a listening socket, a thread.
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hmac
 import ipaddress
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -203,14 +205,18 @@ def serve(
         state, registry_of(state, clock), clock, hosts=(*hosts, *own), token=token, local=address.is_loopback
     )
     try:
-        server = make_server(address.host, address.port, app, threaded=True, request_handler=_Handler)
-    except (OSError, SystemExit) as error:  # werkzeug exits where a port is taken
-        why = getattr(error, "strerror", None) or "it is in use"
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        with socket.create_server((address.host, address.port), family=family) as bound:
+            fd = bound.fileno()  # werkzeug would print, and exit, where a port is taken
+            server = make_server(address.host, address.port, app, threaded=True, request_handler=_Handler, fd=fd)
+    except OSError as error:
+        why = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror or type(error).__name__
         raise ConfigError(
             f"nobody can listen on {listen}: {why}", hint="set daemon.listen to another port, or stop who uses it"
         ) from None
-    log.info("service.listening", host=address.host, port=server.server_port)
-    return Server(server, Address(address.host, server.server_port))
+    port = server.socket.getsockname()[1]
+    log.info("service.listening", host=address.host, port=port)
+    return Server(server, Address(address.host, port))
 
 
 class _Handler(WSGIRequestHandler):

@@ -182,3 +182,11 @@ def test_addresses_are_read() -> None:
         True, True, False, False,
     ]  # fmt: skip
     assert Address("::", 5).to_ask == Address("::1", 5)
+
+
+def test_a_taken_address_is_told_as_an_error_and_nothing_else_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"nobody can listen on 127.0.0.1:{port}: it is in use"):
+            serve(f"127.0.0.1:{port}", ServiceState())
+    assert capsys.readouterr() == ("", "")
