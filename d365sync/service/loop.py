@@ -124,6 +124,7 @@ class Loop:
         self._told_at = 0.0
         self._status = ""
         self._leaving: list[Entry] = []
+        self._giving = threading.Lock()
         world.state.keep(configs)
         self._entries = {name: self._entry(name, config) for name, config in configs.items()}
 
@@ -241,7 +242,11 @@ class Loop:
         if entry is None:
             log.warning("environment.unknown", environment=name, mend="give all machines the same configuration")
             return
-        entry.began_at, entry.running = self._world.clock(), threading.current_thread()
+        with self._giving:
+            if entry.running is not None and entry.running.is_alive():
+                log.warning("cycle.running", environment=name, reason="the queue gave it once more; it goes on once")
+                return
+            entry.began_at, entry.running = self._world.clock(), threading.current_thread()
         turn, done = None, _Ended()
         try:
             turn = entry.worker.turn()

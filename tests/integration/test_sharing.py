@@ -15,6 +15,7 @@ from d365sync.service.sharing import Shared
 from tests.emulated import NOW, goal_values
 from tests.integration.test_jobs import eventually
 from tests.integration.test_line import load
+from tests.integration.test_service_loop import Wire
 from tests.service import Service, Time, logged
 
 QUICK = Patience(heartbeat_s=0.5, lost_s=20, poll_s=0.1)
@@ -75,3 +76,37 @@ def test_a_queue_that_is_gone_is_said_once_and_what_is_due_then_runs_when_it_is_
     shared.close(5)
     assert ran == ["east 3"]
     assert len(logged("queue.failing")) == len(logged("queue.recovered")) == 1
+
+
+class Given:
+    """A queue that gives what the test says."""
+
+    def begin(self, run: Callable[[str], object]) -> None:
+        self.run = run
+
+    def offer(self, name: str, due_at: Any) -> None:
+        """Offers are not taken."""
+
+    def close(self, within_s: float) -> None:
+        """Nothing waits."""
+
+
+def test_a_job_that_is_given_twice_while_it_runs_runs_once(tmp_path: Path) -> None:
+    """As after a heartbeat that came too late: the queue takes the machine for dead, and gives it its own job again."""
+    emulators = {"east": load(tmp_path)}
+    wire, given = Wire(emulators["east"]), Given()
+    again: list[str] = []
+
+    def give(_url: str) -> None:
+        if not again:
+            again.append("east")
+            given.run("east")
+
+    wire.meet = give
+    with Service(tmp_path, emulators, sessions={"east": wire.session()}, sharing=given) as service:
+        given.run("east")
+        assert service.of().cycles == 1
+        given.run("east")
+        assert service.of().cycles == 2
+    assert again
+    assert len(logged("cycle.running")) == 1

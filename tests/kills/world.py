@@ -50,6 +50,7 @@ class Scenario:
     the goals of the titles ``persons``, of which only ``actualmoney`` is judged: the rest may be from before or after.
     ``sections`` configures the line, ``flaw`` spoils it in the process that is killed (which the loop must notice).
     ``run`` is what is killed and run again, a cycle unless another is named; the last is always a cycle.
+    With ``at``, only points whose description holds it are counted, and killed at.
     """
 
     load: Callable[[Path], Emulator]
@@ -60,6 +61,7 @@ class Scenario:
     sections: Sections = field(default_factory=dict)
     flaw: Flaw | None = None
     run: Run = field(default=lambda app: app.sync(write=True))
+    at: str = ""
 
 
 @dataclass(slots=True)
@@ -136,7 +138,7 @@ class Loop:
                     self._sections(folder),
                     folder,
                     theirs,
-                    kill_at,
+                    Points(kill_at, self.scenario.at),
                     None if last else self.scenario.run,
                     flaw,
                 ),
@@ -184,9 +186,11 @@ def _forked(act: Callable[[], object], kept: socket.socket, dropped: socket.sock
 class Points:
     """Counts the places to die, and dies at one."""
 
-    def __init__(self, kill_at: int | None) -> None:
+    def __init__(self, kill_at: int | None, at: str) -> None:
         self.passed: list[str] = []
+        self.counts = kill_at is not None
         self._kill_at = kill_at
+        self._at = at
 
     def executed(self, connection: Connection, _cursor: Any, statement: str, *_more: Any) -> None:
         """Note the last statement of a transaction that changes something."""
@@ -200,6 +204,8 @@ class Points:
 
     def reached(self, what: str) -> None:
         """Count one, unless it is the last."""
+        if self._at not in what:
+            return
         if len(self.passed) == self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         self.passed.append(what)
@@ -210,11 +216,11 @@ def _lived(
     sections: Sections,
     folder: Path,
     pair: socket.socket,
-    kill_at: int | None,
+    points: Points,
     run: Run | None,
     flaw: Flaw | None,
 ) -> None:
-    points, told = Points(kill_at), []
+    told: list[str] = []
     try:
         with _line(emulator, sections, folder, pair, points) as app:
             if flaw is not None:
@@ -226,7 +232,7 @@ def _lived(
     except Exception as error:  # noqa: BLE001 - told to the parent
         told.append(f"{type(error).__name__}: {error}")
         traceback.print_exc()
-    if kill_at is not None:
+    if points.counts:
         told += [f"point {one}" for one in points.passed]
     (folder / "report").write_text("\n".join(told))
 
